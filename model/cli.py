@@ -1,0 +1,207 @@
+"""`crlm-model`: train demo bundles, measure them, and say what lies in a folder of bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from model.evaluate import Report
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+console = Console()
+
+BUNDLES = Path("model/bundles")
+RUNS = Path("runs")
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds one bundle folder per name.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that draw phantoms.", min=1)]
+SeedsOption = Annotated[int, typer.Option("--seeds", help="How many unseen phantoms.", min=1)]
+FirstSeedOption = Annotated[int, typer.Option(help="First seed; evaluation's begin at 900000.")]
+
+
+@app.command("train-demo")
+def train_demo_command(
+    condition: Annotated[str, typer.Option(help="A condition's name, or `all`.")],
+    out: OutOption = BUNDLES,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; the recipe's own number if not given.")] = None,
+    cases: Annotated[int | None, typer.Option(help="Training phantoms; the recipe's own number if not given.")] = None,
+    start: Annotated[Path | None, typer.Option(help="A bundle folder whose weights to begin with.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where drawn training slices are kept.")] = RUNS / "cases",
+    workers: WorkersOption = 2,
+) -> None:
+    """Train demo weights on phantoms, on this machine's CPU, and write the bundle. Metrics come from `campaign`."""
+    from model.bundle import load_bundle
+    from model.training.demo import DemoRecipe, train_demo
+
+    begun = load_bundle(start) if start else None
+    recipe = DemoRecipe()
+    recipe = replace(recipe, steps=steps or recipe.steps, cases=cases or recipe.cases)
+    for name in _conditions(condition):
+        with _progress(name) as heard:
+            bundle = train_demo(name, out, recipe, cache=cache, workers=workers, start=begun, heard=heard)
+        output = bundle.card.output
+        console.print(
+            f"{bundle.path}: {recipe.images_seen} images seen, threshold {output.threshold}, "
+            f"smallest lesion {output.minimum_lesion_ml} ml"
+        )
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    condition: Annotated[str | None, typer.Option(help="The bundle's own condition if not given.")] = None,
+    seeds: SeedsOption = 20,
+    first_seed: FirstSeedOption = 900_000,
+    report: Annotated[Path | None, typer.Option(help="Write the whole report as JSON.")] = None,
+    update_card: Annotated[
+        bool, typer.Option("--update-card", help="Put the measures into the bundle's card.")
+    ] = False,
+    workers: WorkersOption = 1,
+) -> None:
+    """Measure a bundle on unseen phantoms through the serving engine, with 95 % intervals."""
+    from model.bundle import load_bundle, write_card
+    from model.engine import Engine
+    from model.evaluate import evaluate as measure
+    from model.evaluate import into_card, write_report
+
+    loaded = load_bundle(bundle)
+    name = condition or loaded.card.conditions[0]
+    done = 0
+    with _progress(name) as heard:
+
+        def one_more(dice: float) -> None:
+            nonlocal done
+            done += 1
+            heard("unseen phantoms", done, seeds, dice)
+
+        result = measure(
+            Engine(loaded, "auto"),
+            name,
+            range(first_seed, first_seed + seeds),
+            workers=workers,
+            done=lambda case: one_more(case.dice),
+        )
+    console.print(_measures_table([result]))
+    if report is not None:
+        write_report(report, result)
+    if update_card:
+        write_card(bundle, into_card(loaded.card, result))
+
+
+@app.command()
+def campaign(
+    bundles: Annotated[Path, typer.Option(help="Folder of bundles.")] = BUNDLES,
+    out: Annotated[Path, typer.Option(help="One JSON per bundle; those already there are not measured again.")] = RUNS
+    / "campaign",
+    seeds: SeedsOption = 100,
+    first_seed: FirstSeedOption = 900_000,
+    update_cards: Annotated[bool, typer.Option("--update-cards", help="Put the measures into the cards.")] = False,
+    workers: WorkersOption = 1,
+) -> None:
+    """Measure every demo bundle on unseen phantoms; stopped, it goes on where it was. Exit 1 below the bounds."""
+    from model.campaign import run_campaign
+
+    with _progress("campaign") as heard:
+        outcome = run_campaign(
+            bundles, out, range(first_seed, first_seed + seeds), workers=workers, update_cards=update_cards, heard=heard
+        )
+    console.print(_measures_table(outcome.reports))
+    for failure in outcome.below_bounds:
+        console.print(f"[red]below the bound:[/red] {failure}")
+    if outcome.below_bounds:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_bundles(bundles: Annotated[Path, typer.Argument(help="Folder of bundles.")] = BUNDLES) -> None:
+    """What lies in a folder of bundles, and whether it may be used."""
+    from model.bundle import BundleProblem, load_bundle
+
+    table = Table("bundle", "version", "conditions", "use", "trained on", "Dice on unseen phantoms", "state")
+    for folder in sorted(path for path in bundles.iterdir() if path.is_dir()):
+        try:
+            card = load_bundle(folder).card
+        except BundleProblem as problem:
+            table.add_row(folder.name, "", "", "", "", "", f"[red]{problem}[/red]")
+            continue
+        dice = card.metrics.get("dice")
+        measured = f"{dice.value:.2f} ({dice.low:.2f}–{dice.high:.2f})" if dice else "not measured"
+        trained = card.training.trained_on if card.trained else "nothing: random weights"
+        table.add_row(
+            folder.name, card.version, ", ".join(card.conditions), card.intended_use, trained, measured, "whole"
+        )
+    console.print(table)
+
+
+def _conditions(wish: str) -> tuple[str, ...]:
+    from model.training.demo_card import DEMO_CONDITIONS
+
+    if wish == "all":
+        return DEMO_CONDITIONS
+    if wish not in DEMO_CONDITIONS:
+        raise typer.BadParameter(f"{wish!r} is no condition; there are: all, {', '.join(DEMO_CONDITIONS)}")
+    return (wish,)
+
+
+def _measures_table(reports: Sequence[Report]) -> Table:
+    table = Table("condition", "Dice per case", "lesion recall", "FP per case", "best threshold", "empty, right")
+    for r in reports:
+        table.add_row(
+            r.condition,
+            str(r.dice),
+            str(r.lesion_recall),
+            str(r.false_positives_per_case),
+            f"{r.best_threshold.mean_dice:.3f} ({r.margin:.3f} lower)",
+            f"{r.empty_cases_right} of {r.empty_cases}",
+        )
+    return table
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[str, int, int, float], None]]:
+    """A bar per phase: `heard(phase, done, of, latest value)`."""
+    columns = (
+        TextColumn(title),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[value]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def heard(phase: str, done: int, of: int, value: float) -> None:
+            if phase not in bars:
+                bars[phase] = progress.add_task(phase, total=of, value="")
+            shown = "" if value != value else f"{value:.3f}"
+            progress.update(bars[phase], completed=done, total=of, value=shown)
+
+        yield heard
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

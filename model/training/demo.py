@@ -1,0 +1,231 @@
+"""Train one demo bundle on phantoms, on a CPU, in minutes.
+
+The loop reads top to bottom: draw cases, take steps, average the weights, choose the operating point on validation
+phantoms through the serving engine, write the bundle. Its seeds make it reproducible on one machine and torch build.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.bundle import Bundle, load_bundle, save_bundle
+from model.card import Card, InputSpec, OutputSpec, TrainingStatement
+from model.engine import Engine, has_bf16
+from model.evaluate import Exam, exams
+from model.findings import find_lesions
+from model.metrics import Overlap
+from model.networks import build_network
+from model.training.augment import AugmentRanges, apply, draw
+from model.training.cases import FIRST_VALIDATION_SEED, Slices, training_slices
+from model.training.demo_card import draft_card, input_spec
+from model.training.losses import pooled_loss
+
+
+@dataclass(frozen=True)
+class DemoRecipe:
+    """How a demo bundle is trained. `steps` × `batch` images are seen, whatever the machine."""
+
+    cases: int = 320
+    validation_cases: int = 24
+    steps: int = 900
+    batch: int = 12
+    lesion_share: float = 0.6
+    """Share of each batch that shows a lesion; the rest are slices without any."""
+    learning_rate: float = 6e-3
+    weight_decay: float = 1e-3
+    warmup_share: float = 0.05
+    average_decay: float = 0.995
+    rows: int = 96
+    """Rows of the picture that a step sees, of 128: above and below a body there is air, which costs time only."""
+    seed: int = 0
+    augment: AugmentRanges = field(default_factory=AugmentRanges)
+
+    @property
+    def images_seen(self) -> int:
+        return self.steps * self.batch
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where probabilities become lesions, and the mean Dice that chose it."""
+
+    threshold: float
+    minimum_ml: float
+    mean_dice: float
+
+
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+MINIMUMS_ML = (0.0, 0.05, 0.1, 0.2, 0.4)
+
+Heard = Callable[[str, int, int, float], None]
+"""Called with (phase, done, of, latest value): what a progress bar needs."""
+
+
+def train_demo(
+    condition: str,
+    out: Path,
+    recipe: DemoRecipe,
+    *,
+    cache: Path,
+    workers: int,
+    start: Bundle | None = None,
+    heard: Heard = lambda *_: None,
+) -> Bundle:
+    """Train and write `<out>/<card name>`; the metrics are left empty for `evaluate` to fill on unseen seeds.
+
+    `start`: a bundle of the same network whose weights to begin with, such as that of a similar condition.
+    """
+    spec = input_spec(condition)
+    slices = draw_training_slices(condition, spec, recipe, cache=cache, workers=workers, heard=heard)
+    network = fit(build(condition, recipe, start), slices, spec, recipe, heard)
+    draft = draft_of(condition, recipe, start)
+    point = choose_operating_point(draft, network, condition, recipe, workers, heard)
+    output = OutputSpec(threshold=point.threshold, minimum_lesion_ml=point.minimum_ml, minimum_lesion_voxels=3)
+    card = draft.model_copy(update={"output": output})
+    return save_bundle(out / card.name, card, network.state_dict())
+
+
+def draw_training_slices(
+    condition: str, spec: InputSpec, recipe: DemoRecipe, *, cache: Path, workers: int, heard: Heard
+) -> Slices:
+    """Slices of the recipe's training cases, seeds 0, 1, …"""
+    drawn = 0
+
+    def one_more() -> None:
+        nonlocal drawn
+        drawn += 1
+        heard("phantoms", drawn, recipe.cases, float("nan"))
+
+    return training_slices(condition, spec, range(recipe.cases), cache, workers=workers, done=one_more)
+
+
+def build(condition: str, recipe: DemoRecipe, start: Bundle | None = None) -> nn.Module:
+    """The card's network with the weights of `start`, or else the recipe's random ones."""
+    if start is not None:
+        return start.network()
+    spec = draft_of(condition, recipe).network
+    return he_normal(build_network(spec.id, spec.kwargs), recipe.seed)
+
+
+def he_normal(network: nn.Module, seed: int) -> nn.Module:
+    """The network with He-normal convolutions, as ReLU networks want them; torch's default learns far more slowly."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+    return network
+
+
+def fit(network: nn.Module, slices: Slices, spec: InputSpec, recipe: DemoRecipe, heard: Heard) -> nn.Module:
+    """The trained network: the moving average of the weights, in evaluation mode."""
+    # torch's stub of Module.to lacks memory_format
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average = copy.deepcopy(network).eval()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    quick = has_bf16(torch.device("cpu"))
+    for step, (images, targets) in enumerate(batches(slices, spec, recipe)):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, recipe)
+        with torch.autocast("cpu", torch.bfloat16, enabled=quick):
+            logits = network(images)
+        loss = pooled_loss(logits, targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        optimiser.step()
+        _move_towards(average, network, min(recipe.average_decay, (1 + step) / (10 + step)))
+        heard("training", step + 1, recipe.steps, float(loss.detach()))
+    return average
+
+
+def learning_rate(step: int, recipe: DemoRecipe) -> float:
+    """Linear warm-up, then a half cosine to zero."""
+    warmup = max(1, round(recipe.warmup_share * recipe.steps))
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, recipe.steps - warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def batches(slices: Slices, spec: InputSpec, recipe: DemoRecipe) -> Iterator[tuple[Tensor, Tensor]]:
+    """`recipe.steps` augmented batches: normalised images (B, channels, S, S) and soft targets (B, 1, S, S)."""
+    rng = np.random.default_rng(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    with_lesion, without = slices.with_lesion(), slices.without_lesion()
+    lesions = round(recipe.batch * recipe.lesion_share)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    for _ in range(recipe.steps):
+        chosen = np.concatenate([rng.choice(with_lesion, lesions), rng.choice(without, recipe.batch - lesions)])
+        parameters = draw(recipe.batch, recipe.augment, generator)
+        pictures, targets = apply(slices.channels(chosen, spec), slices.targets(chosen), parameters)
+        rows = slice(top := int(rng.integers(0, spec.size - recipe.rows + 1)), top + recipe.rows)
+        images = (pictures[:, :, rows] - mean) / std
+        yield images.contiguous(memory_format=torch.channels_last), targets[:, :, rows]
+
+
+def choose_operating_point(
+    draft: Card, network: nn.Module, condition: str, recipe: DemoRecipe, workers: int, heard: Heard
+) -> OperatingPoint:
+    """The threshold and minimum volume with the best mean Dice on validation phantoms, through the serving engine."""
+    seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + recipe.validation_cases)
+    scores = []
+    with tempfile.TemporaryDirectory() as folder:
+        save_bundle(Path(folder), draft, network.state_dict())
+        engine = Engine(load_bundle(Path(folder)), "cpu")
+        for number, exam in enumerate(exams(condition, seeds, workers), start=1):
+            scores.append(_dice_table(engine, exam))
+            heard("operating point", number, recipe.validation_cases, float(np.max(np.mean(scores, axis=0))))
+    mean = np.mean(scores, axis=0)
+    row, column = np.unravel_index(int(mean.argmax()), mean.shape)
+    return OperatingPoint(THRESHOLDS[row], MINIMUMS_ML[column], float(mean[row, column]))
+
+
+def draft_of(condition: str, recipe: DemoRecipe, start: Bundle | None = None) -> Card:
+    """The card before the operating point and the metrics are known."""
+    begun = f"; begun with the weights of {start.card.name}" if start else ""
+    statement = TrainingStatement(
+        trained_on="phantom",
+        description=f"computed phantoms of {condition}, drawn by model.phantom; no patient's image{begun}",
+        cases=recipe.cases,
+        seeds=(0, recipe.cases - 1),
+        images_seen=recipe.images_seen,
+        licence="Apache-2.0",
+    )
+    return draft_card(condition, training=statement, trained=True)
+
+
+def _dice_table(engine: Engine, exam: Exam) -> NDArray[np.float64]:
+    """Dice of one case for each threshold (rows) and minimum volume (columns)."""
+    probability_DHW = engine.segment(exam.image).probability_DHW
+    truth = exam.labels_DHW > 0
+    table = np.empty((len(THRESHOLDS), len(MINIMUMS_ML)))
+    for row, threshold in enumerate(THRESHOLDS):
+        mask, findings = find_lesions(probability_DHW, exam.image, threshold=threshold, minimum_voxels=3)
+        for column, minimum_ml in enumerate(MINIMUMS_ML):
+            # findings are in the order of volume: the ones to keep are the first
+            kept = sum(finding.volume_ml >= minimum_ml for finding in findings)
+            answer = (mask.labels_DHW > 0) & (mask.labels_DHW <= kept)
+            table[row, column] = Overlap.of(answer, truth).dice
+    return table
+
+
+@torch.no_grad()
+def _move_towards(average: nn.Module, network: nn.Module, keep: float) -> None:
+    """average ← keep · average + (1 − keep) · network, statistics of the norms included."""
+    for mine, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mine.is_floating_point():
+            mine.lerp_(new, 1 - keep)
+        else:
+            mine.copy_(new)

@@ -1,0 +1,40 @@
+"""Losses: the published generator loss, and the one that the demo bundles are trained with.
+
+L_G = 0.5·BCE + Dice per image (models.md §1.4, after CRLM-GAN) knows tumour slices only: on a slice without any
+lesion its Dice term is flat, so false positives are hardly unlearnt. With 40 % of such slices in each batch the Dice
+of the whole batch, as nnU-Net takes it in 2-D, did better on phantoms (docs/LOG.md).
+The feature constraint L_D joins L_G as a further term of its own; nothing here depends on it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BCE_WEIGHT = 0.5
+SMOOTH = 1e-5
+POOLED_BCE_WEIGHT = 2.0
+
+
+def dice_loss(probability_BKHW: Tensor, target_BKHW: Tensor, smooth: float = SMOOTH) -> Tensor:
+    """1 − mean over images of (2ΣPY + ε)/(ΣP + ΣY + ε). The target may be soft, in [0, 1]."""
+    shared = (probability_BKHW * target_BKHW).flatten(1).sum(1)
+    total = probability_BKHW.flatten(1).sum(1) + target_BKHW.flatten(1).sum(1)
+    return 1 - ((2 * shared + smooth) / (total + smooth)).mean()
+
+
+def generator_loss(logits_BKHW: Tensor, target_BKHW: Tensor, smooth: float = SMOOTH) -> Tensor:
+    """0.5·BCE with logits (mean over all pixels) + per-image Dice. Computed in float32 whatever the logits are."""
+    logits = logits_BKHW.float()
+    bce = functional.binary_cross_entropy_with_logits(logits, target_BKHW)
+    return BCE_WEIGHT * bce + dice_loss(torch.sigmoid(logits), target_BKHW, smooth)
+
+
+def pooled_loss(logits_BKHW: Tensor, target_BKHW: Tensor) -> Tensor:
+    """2·BCE + 1 − Dice of the batch as one image, in float32: a false positive costs the same on every slice."""
+    logits = logits_BKHW.float()
+    bce = functional.binary_cross_entropy_with_logits(logits, target_BKHW)
+    probability = torch.sigmoid(logits)
+    total = probability.sum() + target_BKHW.sum()
+    return POOLED_BCE_WEIGHT * bce + 1 - (2 * (probability * target_BKHW).sum() + 1) / (total + 1)

@@ -1,0 +1,128 @@
+"""The training path: what it may draw, that its pictures are the serving ones, and that it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.bundle import load_bundle
+from model.engine import with_context
+from model.evaluate import FIRST_EVALUATION_SEED
+from model.networks import build_network
+from model.phantom import GEOMETRIES, make_phantom
+from model.preprocess import intake
+from model.training import demo
+from model.training.augment import AugmentRanges
+from model.training.cases import (
+    FIRST_VALIDATION_SEED,
+    LAST_TRAINING_SEED,
+    Slices,
+    training_geometry,
+    training_slices,
+)
+from model.training.demo import DemoRecipe, fit, he_normal, learning_rate
+from model.training.demo_card import input_spec
+
+STILL = AugmentRanges(*[0.0] * 8)
+
+
+def discs(size: int = 64, count: int = 8) -> Slices:
+    """Bright discs on a noisy ground beside dimmer ones that are no lesions, and as many slices without."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:size, :size]
+    pictures, shares = [], []
+    for index in range(2 * count):
+        at = rng.integers(14, size - 14, (2, 2))
+        disc, decoy = (((rows - r) ** 2 + (columns - c) ** 2 < 36).astype(float) for r, c in at)
+        lesion = disc if index < count else 0 * disc
+        pictures.append(np.clip(0.3 + 0.4 * lesion + 0.2 * decoy * (1 - disc) + rng.normal(0, 0.04, disc.shape), 0, 1))
+        shares.append(lesion)
+    as_bytes = [np.round(255 * np.array(a)).astype(np.uint8) for a in (pictures, shares)]
+    return Slices(as_bytes[0], as_bytes[1], np.repeat(np.arange(4), count // 2))
+
+
+def test_eight_slices_are_learnt_by_heart() -> None:
+    """models.md §11 test 10: Dice over 0.95 at an eighth of the width and 64×64."""
+    slices, spec = discs(), input_spec("pre-nact-dwi", 64)
+    recipe = DemoRecipe(steps=80, batch=8, learning_rate=1e-2, average_decay=0.9, rows=64, augment=STILL)
+    network = he_normal(build_network("unetpp", {"width": 0.125}), seed=0)
+    network = fit(network, slices, spec, recipe, lambda *_: None)
+    lesions = slices.with_lesion()
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    with torch.inference_mode():
+        answer = torch.sigmoid(network((slices.channels(lesions, spec) - mean) / std)) > 0.5
+    truth = slices.targets(lesions) > 0.5
+    dice = 2 * (answer & truth).sum((1, 2, 3)) / (answer.sum((1, 2, 3)) + truth.sum((1, 2, 3)))
+    assert float(dice.mean()) > 0.95
+
+
+def test_training_and_evaluation_never_share_a_seed() -> None:
+    assert LAST_TRAINING_SEED < FIRST_EVALUATION_SEED
+    assert DemoRecipe().cases <= FIRST_VALIDATION_SEED
+    assert FIRST_VALIDATION_SEED + DemoRecipe().validation_cases <= LAST_TRAINING_SEED + 1
+
+
+def test_an_evaluation_seed_is_refused_for_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="evaluation's"):
+        training_slices("pre-nact-dwi", input_spec("pre-nact-dwi"), [FIRST_EVALUATION_SEED], tmp_path, workers=1)
+
+
+def test_training_sees_what_serving_sees_and_draws_it_once(tmp_path: Path) -> None:
+    spec = input_spec("pre-nact-dwi")
+    slices = training_slices("pre-nact-dwi", spec, [0], tmp_path, workers=1)
+    phantom = make_phantom("pre-nact-dwi", 0, b_values=(1000.0,))
+    taken = intake(phantom.image, spec)
+    served = taken.slices(0, len(taken.canonical_DHW), spec.size, torch.device("cpu"))[:, 0].numpy()
+    assert np.abs(slices.pictures_NHW / 255 - served).max() < 0.003
+    pixel_ml = phantom.image.voxel_ml * (phantom.image.array_DHW[0].size / spec.size**2)
+    true_ml = (phantom.labels_DHW > 0).sum() * phantom.image.voxel_ml
+    assert slices.shares_NHW.sum() / 255 * pixel_ml == pytest.approx(true_ml, rel=0.02)
+    (drawn,) = tmp_path.glob("*/0.npz")
+    before = drawn.stat().st_mtime_ns
+    training_slices("pre-nact-dwi", spec, [0], tmp_path, workers=1)
+    assert drawn.stat().st_mtime_ns == before
+
+
+def test_half_of_the_training_cases_lie_otherwise_than_usual() -> None:
+    usual = GEOMETRIES["post-nact-t2wi"]
+    assert training_geometry("post-nact-t2wi", 4) == usual
+    odd = training_geometry("post-nact-t2wi", 5)
+    assert odd != usual
+    assert odd.shape == usual.shape
+
+
+def test_neighbours_never_come_from_another_case() -> None:
+    slices = discs()
+    spec = input_spec("pre-nact-dwi", 64).model_copy(update={"context": 1})
+    per_case = [torch.from_numpy(slices.pictures_NHW[slices.case_N == c]).float()[:, None] / 255 for c in range(4)]
+    served = torch.cat([with_context(case, spec) for case in per_case])
+    assert torch.equal(slices.channels(np.arange(16), spec), served)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    recipe = DemoRecipe(steps=100, warmup_share=0.1, learning_rate=1.0)
+    rates = [learning_rate(step, recipe) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_a_bundle_comes_out_of_the_whole_path(tmp_path: Path) -> None:
+    """Two phantoms, two steps: everything runs, and the card says what happened and claims no measure."""
+    heard: set[str] = set()
+    recipe = replace(DemoRecipe(), cases=2, validation_cases=1, steps=2, batch=4)
+    bundle = demo.train_demo(
+        "pre-nact-dwi", tmp_path / "out", recipe, cache=tmp_path, workers=1, heard=lambda phase, *_: heard.add(phase)
+    )
+    card = load_bundle(bundle.path).card
+    assert card.is_demo
+    assert (card.training.cases, card.training.seeds, card.training.images_seen) == (2, (0, 1), 8)
+    assert card.output.threshold in demo.THRESHOLDS
+    assert card.metrics == {}
+    assert heard == {"phantoms", "training", "operating point"}
+    assert sum(f.stat().st_size for f in bundle.path.iterdir()) < 1.25e6
