@@ -1,0 +1,1 @@
+"""The node: DICOM in, DICOM-SEG and a structured report out."""

@@ -1,0 +1,399 @@
+"""Segment an order, then encode it: a folder in, files in that folder out. No queue, no network, no database row.
+
+Expected outcomes are returned, never raised: a job that is replayed after a crash must take the same branch
+(architecture: durable steps). `kind of outcome` is `done`, or `failed` with the reason that a person reads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from model.exchange import ExchangeProblem, read_probability, write_volume
+from model.findings import Finding, find_lesions
+from model.volume import Labels, Mask
+from node.bundles import BundleCard
+from node.config import Config, Route
+from node.dicom.check import check_objects
+from node.dicom.context import BundleFacts, EncodeContext, Equipment, Predecessor, Tracking
+from node.dicom.seg import encode_seg
+from node.dicom.sr import encode_sr
+from node.dicom.terms import missing_terms
+from node.dicom.uids import mint_tracking_uid
+from node.dicom.volume import SourceVolume, read_volume
+from node.domain import JobOrder, ResultObject, RoleInput
+from node.errors import ConfigurationError, GeometryError, InferenceError, NodeError, ObjectError, UnreadableInstance
+from node.overlay import draw_overlay
+
+log = logging.getLogger(__name__)
+
+MASK_NAME = "mask.npz"
+FINDINGS_NAME = "findings.json"
+OVERLAY_NAME = "overlay.png"
+MANUFACTURER = "crlm-node"
+ROLE = "image"
+
+
+class Segmenter(Protocol):
+    """What runs a network: node.inference.EngineProcess."""
+
+    def segment(self, bundle: Path, volume: Path, out: Path) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The delivered result that a new one replaces."""
+
+    version: int
+    sr_series_uid: str
+    sr_instance_uid: str
+    folder: Path
+    tracking: tuple[Tracking, ...]
+
+
+class Ledger(Protocol):
+    """What a job's results need from the database; off-line nothing is known and everything is new."""
+
+    def series_number(self, order: JobOrder) -> int:
+        """Series Number of the job's first result series."""
+
+    def content_datetime(self, order: JobOrder) -> datetime:
+        """When the job was made, on the site's clock: the same however often it is encoded."""
+
+    def previous(self, order: JobOrder) -> Previous | None:
+        """The delivered result of the same study and condition, if there is one."""
+
+    def keep_tracking(self, order: JobOrder, tracking: Sequence[Tracking]) -> Sequence[Tracking]:
+        """Keep the identities of the job's lesions; returns those kept by an earlier call where there was one."""
+
+
+class OfflineLedger:
+    """`crlm-node segment`: no database, no earlier result."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+
+    def series_number(self, order: JobOrder) -> int:
+        return 90000
+
+    def content_datetime(self, order: JobOrder) -> datetime:
+        return self._now
+
+    def previous(self, order: JobOrder) -> Previous | None:
+        return None
+
+    def keep_tracking(self, order: JobOrder, tracking: Sequence[Tracking]) -> Sequence[Tracking]:
+        return tracking
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What an encoder may read."""
+
+    context: EncodeContext
+    source: SourceVolume
+    mask: Mask
+    findings: tuple[Finding, ...]
+    tracking: Sequence[Tracking]
+    folder: Path
+
+
+def _seg(job: Encoding, earlier: Mapping[str, ResultObject]) -> ResultObject | None:
+    if not job.findings:
+        return None  # no lesion, no segmentation: the report says so
+    return encode_seg(job.context, job.source, job.mask, job.findings, job.tracking, job.folder / "seg.dcm")
+
+
+def _sr(job: Encoding, earlier: Mapping[str, ResultObject]) -> ResultObject | None:
+    path = job.folder / "sr.dcm"
+    return encode_sr(job.context, job.source, job.mask, job.findings, job.tracking, path, seg=earlier.get("seg"))
+
+
+ENCODERS: dict[str, Callable[[Encoding, Mapping[str, ResultObject]], ResultObject | None]] = {
+    # in the order of making and of sending: a report points at the segmentation
+    "seg": _seg,
+    "sr": _sr,
+}
+
+
+class Analysis:
+    """The two steps of a job. Holds the last source volume read, so that encoding need not decode it again."""
+
+    def __init__(self, config: Config, cards: Mapping[str, BundleCard], engine: Segmenter, ledger: Ledger) -> None:
+        self._config = config
+        self._cards = cards
+        self._engine = engine
+        self._ledger = ledger
+        self._recent: tuple[str, SourceVolume] | None = None
+
+    def segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
+        """Volume → network → lesions. Leaves mask.npz and findings.json in `folder`; returns the outcome."""
+        return _outcome(lambda: self._segment(order, folder))
+
+    def encode(self, order: JobOrder, folder: Path) -> dict[str, Any]:
+        """Lesions → result objects, read back and checked, and the overlay picture; returns them with the outcome."""
+        return _outcome(lambda: self._encode(order, folder))
+
+    def _segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        card = self._card(order)
+        source = self._source(order)
+        volume_path, probability_path = folder / "volume.bin", folder / "probability.bin"
+        write_volume(volume_path, source.volume)
+        seconds = self._engine.segment(card.path, volume_path, probability_path)
+        output = card.card.output
+        mask, findings = find_lesions(
+            read_probability(probability_path),
+            source.volume,
+            threshold=output.threshold,
+            minimum_voxels=output.minimum_lesion_voxels,
+            minimum_ml=output.minimum_lesion_ml,
+        )
+        _write_mask(folder / MASK_NAME, mask)
+        _write_findings(folder / FINDINGS_NAME, order, card, source, findings, seconds)
+        # the source can be read again and the mask is kept: a hundred megabytes a job need not stay
+        volume_path.unlink()
+        probability_path.unlink()
+        return {"lesion_count": len(findings), "seconds": seconds}
+
+    def _encode(self, order: JobOrder, folder: Path) -> dict[str, Any]:
+        route = self._route(order)
+        source = self._source(order)
+        mask = read_mask(folder / MASK_NAME)
+        findings = read_findings(folder / FINDINGS_NAME)
+        previous = self._ledger.previous(order)
+        tracking = self._ledger.keep_tracking(order, name_lesions(mask, previous))
+        context = self._context(order, route, previous)
+        job = Encoding(context, source, mask, findings, tracking, folder)
+        made: dict[str, ResultObject] = {}
+        for kind in (kind for kind in ENCODERS if kind in route.outputs):
+            encoded = ENCODERS[kind](job, made)
+            if encoded is not None:
+                made[kind] = encoded
+        check_objects(
+            seg_path=made["seg"].path if "seg" in made else None,
+            sr_path=made["sr"].path if "sr" in made else None,
+            source=source,
+            mask=mask,
+            tracking=tracking,
+        )
+        draw_overlay(
+            folder / OVERLAY_NAME,
+            source,
+            mask,
+            findings,
+            title=route.title,
+            warning=context.warning,
+        )
+        self._recent = None
+        return {
+            "objects": [{**asdict(item), "path": str(item.path)} for item in made.values()],
+            "summary": summarise(findings),
+        }
+
+    def _card(self, order: JobOrder) -> BundleCard:
+        card = self._cards.get(order.bundle)
+        if card is None or card.sha256 != order.bundle_sha256:
+            raise ObjectError(
+                f"the bundle {order.bundle} is not the one that the order was made for; "
+                "retry the job with the present one"
+            )
+        return card
+
+    def _route(self, order: JobOrder) -> Route:
+        route = self._config.route(order.condition)
+        if route is None:
+            raise ObjectError(f"routes.yaml has no condition {order.condition} any more")
+        return route
+
+    def _source(self, order: JobOrder) -> SourceVolume:
+        if self._recent is None or self._recent[0] != order.job_id:
+            self._recent = (order.job_id, read_volume(the_input(order)))
+        return self._recent[1]
+
+    def _context(self, order: JobOrder, route: Route, previous: Previous | None) -> EncodeContext:
+        bundle = self._card(order)
+        site = self._config.node.site
+        weighting = next(iter(route.needs.values())).weighting
+        return EncodeContext(
+            job_id=order.job_id,
+            condition=order.condition,
+            title=route.title,
+            weighting=weighting,
+            time_point=order.time_point,
+            bundle=BundleFacts(
+                name=bundle.card.name,
+                version=bundle.card.version,
+                sha256=bundle.card.sha256,
+                is_demo=bundle.card.is_demo,
+                is_for_clinical_use=bundle.card.intended_use == "clinical",
+            ),
+            finding=route.finding,
+            terms=self._config.terms,
+            equipment=Equipment(
+                manufacturer=MANUFACTURER,
+                model="crlm-node",
+                software_version=version("crlm-node"),
+                serial=site.device_serial,
+                institution=site.institution_name,
+            ),
+            series_number=self._ledger.series_number(order),
+            content_datetime=self._ledger.content_datetime(order),
+            run=previous.version + 1 if previous else 1,
+            predecessor=(
+                Predecessor(previous.version, previous.sr_series_uid, previous.sr_instance_uid) if previous else None
+            ),
+            uid_root=site.uid_root,
+        )
+
+
+def require_terms(config: Config) -> None:
+    """Raises ConfigurationError where terminology.yaml lacks a term that results are written with."""
+    missing = missing_terms(config.terms)
+    if missing:
+        path = config.folder / "terminology.yaml"
+        raise ConfigurationError(
+            f"{path}: terms: {', '.join(missing)} not there; copy the lines from the file that ships"
+        )
+
+
+def the_input(order: JobOrder) -> RoleInput:
+    """The one input of a single-role order. Raises ObjectError for an order with several roles."""
+    if len(order.inputs) != 1:
+        raise ObjectError(f"the order fills {len(order.inputs)} roles; networks with several inputs are not served yet")
+    return next(iter(order.inputs.values()))
+
+
+def summarise(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What lists show of a result: how many lesions, how much, how long the longest."""
+    return {
+        "lesion_count": len(findings),
+        "total_volume_ml": round(sum(finding.volume_ml for finding in findings), 3),
+        "longest_axis_mm": round(max((finding.long_axis_mm for finding in findings), default=0.0), 1),
+    }
+
+
+def name_lesions(mask: Mask, previous: Previous | None) -> list[Tracking]:
+    """A tracking identity per lesion: the predecessor's where most of a lesion's overlap lies in one of its
+    lesions and they share a grid, else a new one. Two lesions never share an identity: the larger overlap has it.
+    """
+    inherited = _inherited(mask, previous) if previous else {}
+    return [
+        inherited.get(number) or Tracking(identifier=f"Lesion {number}", uid=mint_tracking_uid())
+        for number in range(1, mask.count + 1)
+    ]
+
+
+def _inherited(mask: Mask, previous: Previous) -> dict[int, Tracking]:
+    earlier = read_mask(previous.folder / MASK_NAME)
+    if earlier.labels_DHW.shape != mask.labels_DHW.shape or not np.allclose(
+        earlier.affine_lps_mm, mask.affine_lps_mm, atol=1e-3
+    ):
+        return {}
+    both = (mask.labels_DHW > 0) & (earlier.labels_DHW > 0)
+    pairs, counts = np.unique(np.stack([mask.labels_DHW[both], earlier.labels_DHW[both]]), axis=1, return_counts=True)
+    given: dict[int, Tracking] = {}
+    taken: set[int] = set()
+    for index in np.argsort(-counts, kind="stable"):
+        new, old = int(pairs[0, index]), int(pairs[1, index])
+        if new not in given and old not in taken and old <= len(previous.tracking):
+            given[new] = previous.tracking[old - 1]
+            taken.add(old)
+    return given
+
+
+def _write_mask(path: Path, mask: Mask) -> None:
+    """Only the box that holds lesions is written: most of a mask is nothing."""
+    where = np.nonzero(mask.labels_DHW)
+    low = [int(axis.min(initial=0)) if len(axis) else 0 for axis in where]
+    high = [int(axis.max()) + 1 if len(axis) else 0 for axis in where]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    draft = path.with_suffix(".part")
+    with draft.open("wb") as file:
+        np.savez_compressed(
+            file,
+            labels=mask.labels_DHW[box],
+            low=np.array(low),
+            shape=np.array(mask.labels_DHW.shape),
+            affine_lps_mm=mask.affine_lps_mm,
+        )
+    draft.replace(path)
+
+
+def read_mask(path: Path) -> Mask:
+    """The mask that `segment` left. Raises ObjectError where it is missing or cut short."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            labels_DHW: Labels = np.zeros(tuple(stored["shape"]), np.uint16)
+            box = tuple(slice(int(a), int(a) + n) for a, n in zip(stored["low"], stored["labels"].shape, strict=True))
+            labels_DHW[box] = stored["labels"]
+            return Mask(labels_DHW, stored["affine_lps_mm"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
+
+
+def _write_findings(
+    path: Path,
+    order: JobOrder,
+    bundle: BundleCard,
+    source: SourceVolume,
+    findings: Sequence[Finding],
+    seconds: Mapping[str, float],
+) -> None:
+    content = {
+        "condition": order.condition,
+        "time_point": order.time_point.value,
+        "series_uid": source.series_uid,
+        "b_value_s_mm2": source.b_value_s_mm2,
+        "bundle": {
+            "name": bundle.card.name,
+            "version": bundle.card.version,
+            "sha256": bundle.card.sha256,
+            "is_demo": bundle.card.is_demo,
+        },
+        "warning": "demo weights trained on phantoms; for no clinical use" if bundle.card.is_demo else "research use",
+        "seconds": {step: round(value, 4) for step, value in seconds.items()},
+        **summarise(findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_findings(path: Path) -> tuple[Finding, ...]:
+    """The findings that `segment` left. Raises ObjectError where they are missing or of another form."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Finding(**{name: _tuples(value) for name, value in item.items()}) for item in content["findings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _outcome(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A step's result or its failure as a value. What is not foreseen here is a fault of ours and stays an error."""
+    try:
+        return {"status": "done", "retry": False, "reason": "", **step()}
+    except (GeometryError, UnreadableInstance) as error:
+        return {"status": "failed", "retry": False, "reason": f"not analysed: {error}"}
+    except InferenceError as error:
+        return {"status": "failed", "retry": error.retry, "reason": str(error)}
+    except ExchangeProblem as error:
+        return {"status": "failed", "retry": True, "reason": str(error)}
+    except NodeError as error:
+        return {"status": "failed", "retry": error.retry, "reason": str(error)}
+    except OSError as error:
+        # a full or failing disk: the job waits for a better day
+        return {"status": "failed", "retry": True, "reason": f"{type(error).__name__}: {error.strerror}"}

@@ -1,0 +1,479 @@
+"""The site's wishes as one frozen value, read from the folder `dicom_config` and checked at the door.
+
+Every refusal names file, line, key, value and what to write instead; the node does not start on it. Single
+values of node.yaml can be overridden by environment variables: `CRLM_NODE_DICOM__PORT=0` sets `dicom.port`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydicom.datadict import tag_for_keyword
+
+from node.domain import TimePoint
+from node.errors import ConfigurationError
+from node.yaml_file import line_of, parse_yaml, read_yaml
+
+ENVIRONMENT_PREFIX = "CRLM_NODE_"
+# variables with the prefix that are not values of node.yaml
+_OTHER_VARIABLES = frozenset({"CRLM_NODE_CONFIG", "CRLM_NODE_LOG_LEVEL", "CRLM_NODE_LOG_FORMAT"})
+
+
+def _matching(pattern: str, rule: str) -> AfterValidator:
+    """Text that matches `pattern` whole; else the fault says `rule`, for nobody reads a pattern with pleasure."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(rule)
+        return value
+
+    return AfterValidator(check)
+
+
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"[{value[0]:g}, {value[1]:g}] holds no value; write the lower bound first")
+    return value
+
+
+AeTitle = Annotated[
+    str,
+    _matching(
+        r"(?=.{1,16}$)[^\\\x00-\x1f]*[^\\\x00-\x20][^\\\x00-\x1f]*",
+        "an AE title has 1 to 16 characters, not all of them spaces, and no backslash",
+    ),
+]
+Name = Annotated[
+    str, _matching(r"[a-z0-9][a-z0-9-]{0,62}", "a name has lower-case letters, digits and hyphens, 63 at most")
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0)]
+Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
+
+
+class Strict(BaseModel):
+    """Frozen, and a key that is not known is an error: a typing slip must not silently mean the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CalledAe(Strict):
+    """A further AE title of ours, and what a study sent to it is by that alone."""
+
+    time_point: Literal["pre", "post"] | None = None
+
+
+class DicomSettings(Strict):
+    """How we listen and who may call."""
+
+    ae_title: AeTitle = "CRLM-NODE"
+    host: str = "0.0.0.0"
+    port: Port = 11112
+    called_ae_titles: dict[AeTitle, CalledAe] = {}
+    accept_unknown_callers: bool = False
+    receivers: Annotated[int, Field(ge=1, le=32)] = 1
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
+    network_timeout_s: Seconds = 300.0
+
+    @property
+    def our_titles(self) -> frozenset[str]:
+        """Every AE title that we answer to."""
+        return frozenset({self.ae_title, *self.called_ae_titles})
+
+
+class SpoolSettings(Strict):
+    """Where received instances and results lie. One machine's local disk."""
+
+    path: Path = Path("spool")
+    min_free_mb: Annotated[int, Field(ge=0)] = 2048
+
+
+class DatabaseSettings(Strict):
+    """SQLite inside the spool when no URL is given; else a SQLAlchemy URL such as postgresql+psycopg://…"""
+
+    url: (
+        Annotated[
+            str,
+            _matching(
+                r"(sqlite:///.+|postgresql\+psycopg://.+)?",
+                "write postgresql+psycopg://user:password@host/name, or sqlite:////path",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class AssemblySettings(Strict):
+    """When a series, and then its study, counts as complete."""
+
+    series_quiet_s: Seconds = 10.0
+    study_quiet_s: Seconds = 20.0
+    gap_patience_s: Seconds = 300.0
+    poll_s: Annotated[float, Field(gt=0, le=60)] = 0.2
+
+
+class ComputeSettings(Strict):
+    """Where the networks run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+
+
+class SiteSettings(Strict):
+    """What is written into results, and how patients are told apart."""
+
+    institution_name: str = ""
+    time_zone: str = "UTC"
+    patient_id_issuer: str = ""
+    uid_root: (
+        Annotated[str, _matching(r"[0-2](\.(0|[1-9]\d*)){1,10}", "a UID root is numbers with dots between, 1.2.…")]
+        | None
+    ) = None
+    device_serial: str = "0"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no time zone of the IANA list; write one such as Europe/Vienna") from error
+        return value
+
+
+class TagRule(Strict):
+    """A rule the administrator owns: this attribute matching this pattern means this time point."""
+
+    keyword: str
+    pattern: str
+    time_point: Literal["pre", "post"]
+
+    @field_validator("keyword")
+    @classmethod
+    def _is_an_attribute(cls, value: str) -> str:
+        if tag_for_keyword(value) is None:
+            raise ValueError("no attribute of DICOM has this keyword; write one of PS3.6, such as StudyDescription")
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_an_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(
+                f"no regular expression: {error}; put \\ before a bracket that is meant as text"
+            ) from error
+        return value
+
+
+class TimePointSettings(Strict):
+    """Windows around a therapy, in days; outside them a study is held, never guessed."""
+
+    pre_days_before_start: Annotated[int, Field(ge=0)] = 60
+    post_days_after_start: Annotated[int, Field(ge=0)] = 28
+    post_days_after_end: Annotated[int, Field(ge=0)] = 90
+    tag_rules: tuple[TagRule, ...] = ()
+
+
+class NodeSettings(Strict):
+    """node.yaml."""
+
+    dicom: DicomSettings = DicomSettings()
+    spool: SpoolSettings = SpoolSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    assembly: AssemblySettings = AssemblySettings()
+    compute: ComputeSettings = ComputeSettings()
+    site: SiteSettings = SiteSettings()
+    time_point: TimePointSettings = TimePointSettings()
+    bundles: Path = Path("model/bundles")
+
+
+class ResultProfile(Strict):
+    """Which result objects a peer gets, and which it must be able to store before anything is sent."""
+
+    objects: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
+    required: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
+
+    @model_validator(mode="after")
+    def _requires_what_it_gets(self) -> ResultProfile:
+        if absent := set(self.required) - set(self.objects):
+            raise ValueError(f"required names {', '.join(sorted(absent))}, which objects does not; add it there")
+        return self
+
+
+class Retry(Strict):
+    """Delays between delivery attempts: first_s, then times factor, at most max_s, until give_up_h have passed."""
+
+    first_s: Annotated[float, Field(gt=0)] = 30.0
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    max_s: Annotated[float, Field(gt=0)] = 3600.0
+    give_up_h: Annotated[float, Field(gt=0)] = 72.0
+
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait after failed attempt number `attempt` (1, 2, …)."""
+        return float(min(self.max_s, self.first_s * self.factor ** min(attempt - 1, 64)))
+
+
+class _Peer(Strict):
+    may_send: bool = False
+    may_receive: bool = False
+    accepts_demo_results: bool = False
+    results: ResultProfile = ResultProfile()
+    retry: Retry = Retry()
+
+
+class DimsePeer(_Peer):
+    """A remote application entity."""
+
+    protocol: Literal["dimse"] = "dimse"
+    ae_title: AeTitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    check_host: bool = False
+    storage_commitment: bool = True
+    commitment_timeout_h: Annotated[float, Field(gt=0)] = 24.0
+    offer_implicit_vr: bool = True
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+class FolderPeer(_Peer):
+    """A folder: results are files in it, one folder per job."""
+
+    protocol: Literal["folder"]
+    path: Path
+
+
+class OrthancPeer(_Peer):
+    """An Orthanc spoken to over its REST interface."""
+
+    protocol: Literal["orthanc"]
+    url: Annotated[str, _matching(r"https?://[^/\s]+.*", "write http://host:8042 or https://…")]
+    username: str = ""
+    password_variable: str = ""
+    """Name of the environment variable that holds the password: secrets stay out of YAML."""
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+Peer = Annotated[DimsePeer | FolderPeer | OrthancPeer, Field(discriminator="protocol")]
+
+
+class PeersFile(Strict):
+    """peers.yaml."""
+
+    peers: dict[Name, Peer] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_protocol(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("peers"), dict):
+            peers = {
+                name: {"protocol": "dimse", **peer} if isinstance(peer, dict) else peer
+                for name, peer in data["peers"].items()
+            }
+            return {**data, "peers": peers}
+        return data
+
+
+class Evidence(Strict):
+    """What a series must be to fill a role. A missing key asks nothing."""
+
+    modality: Literal["MR", "CT"]
+    weighting: Literal["dwi", "t2", "t1", "ct"]
+    b_value_s_mm2: Range | None = None
+    b_preferred_s_mm2: float | None = None
+    fat_suppressed: bool | None = None
+    echo_time_ms: Range | None = None
+    contrast_phase: Literal["portal-venous", "arterial"] | None = None
+    slice_spacing_mm: Range | None = None
+    min_slices: Annotated[int, Field(ge=3)] = 8
+    min_extent_mm: Annotated[float, Field(ge=0)] = 50.0
+    regions: tuple[str, ...] = ("liver", "abdomen")
+
+    @model_validator(mode="after")
+    def _prefers_what_it_takes(self) -> Evidence:
+        wanted, taken = self.b_preferred_s_mm2, self.b_value_s_mm2
+        if wanted is not None and (taken is None or not taken[0] <= wanted <= taken[1]):
+            raise ValueError(f"b_preferred_s_mm2 {wanted:g} lies outside b_value_s_mm2; widen that or change this")
+        return self
+
+
+class Route(Strict):
+    """One condition: what it needs, which bundle answers it, and where the answer goes."""
+
+    condition: Name
+    title: str
+    time_point: Literal["pre", "post", "unknown", "any"]
+    """`any` does not ask; `unknown` is a mixed bundle's route for studies whose time point nobody told."""
+    needs: Annotated[dict[Name, Evidence], Field(min_length=1)]
+    bundle: Name
+    finding: str = "lesion"
+    outputs: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
+    deliver_to: tuple[Name, ...] = ()
+    all: bool = False
+    """Analyse every fitting series of a study, not only the best one."""
+
+    @field_validator("deliver_to")
+    @classmethod
+    def _delivers_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a peer stands twice; name each once")
+        return value
+
+    @property
+    def revision(self) -> str:
+        """Digest of the block's content: part of a job's identity. Delivery is not part of it: it changes no result."""
+        content = self.model_dump(mode="json", exclude={"deliver_to", "title"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class RoutesFile(Strict):
+    """routes.yaml."""
+
+    routes: tuple[Route, ...] = ()
+
+    @field_validator("routes")
+    @classmethod
+    def _names_are_unique(cls, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+        seen: set[str] = set()
+        for route in routes:
+            if route.condition in seen:
+                raise ValueError(f"the condition {route.condition!r} stands twice; give each route its own name")
+            seen.add(route.condition)
+        return routes
+
+
+@dataclass(frozen=True)
+class Term:
+    """A coded concept: value, coding scheme designator, meaning (PS3.3 section 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it, frozen; a changed file is a new value."""
+
+    folder: Path
+    node: NodeSettings
+    peers: Mapping[str, DimsePeer | FolderPeer | OrthancPeer]
+    routes: tuple[Route, ...]
+    terms: Mapping[str, Term]
+
+    @cached_property
+    def spool_path(self) -> Path:
+        """Absolute path of the spool; relative ones are taken from the working folder."""
+        return self.node.spool.path.expanduser().resolve()
+
+    @cached_property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.node.database.url or f"sqlite:///{self.spool_path / 'node.sqlite'}"
+
+    def bundle_path(self, name: str) -> Path:
+        """Folder of the bundle `name`."""
+        return (self.node.bundles.expanduser() / name).resolve()
+
+    def route(self, condition: str) -> Route | None:
+        """The route of that condition, if there is one."""
+        return next((route for route in self.routes if route.condition == condition), None)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The site's time zone."""
+        return ZoneInfo(self.node.site.time_zone)
+
+    def called_time_point(self, called_ae_title: str) -> TimePoint | None:
+        """What the called AE title alone says of a study's time point."""
+        called = self.node.dicom.called_ae_titles.get(called_ae_title)
+        return TimePoint(called.time_point) if called and called.time_point else None
+
+
+def load_config(folder: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Read and check `node.yaml`, `peers.yaml`, `routes.yaml` and `terminology.yaml` in `folder`.
+
+    Raises ConfigurationError whose message lists every fault, one a line: file, line, key, value, fix.
+    """
+    environment = os.environ if environment is None else environment
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder}: no such folder; name the one with node.yaml in it by --config DIR")
+    node = read_yaml(folder / "node.yaml", NodeSettings, overrides=dict(_overrides(environment)))
+    peers = read_yaml(folder / "peers.yaml", PeersFile)
+    routes = read_yaml(folder / "routes.yaml", RoutesFile)
+    terms = _read_terms(folder / "terminology.yaml")
+    config = Config(folder.resolve(), node, peers.peers, routes.routes, terms)
+    faults = [*_join_faults(config)]
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return config
+
+
+def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], tuple[str, str]]]:
+    for name, text in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _OTHER_VARIABLES:
+            yield tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), (name, text)
+
+
+def _read_terms(path: Path) -> dict[str, Term]:
+    raw = parse_yaml(path)
+    terms: dict[str, Term] = {}
+    faults = [
+        f"{path}:{line_of(raw, [key])}: {key}: no such key; every term stands under `terms`"
+        for key in raw
+        if key != "terms"
+    ]
+    section = raw.get("terms") or {}
+    if not isinstance(section, dict):
+        raise ConfigurationError(
+            f"{path}:{line_of(raw, ['terms'])}: terms: write lines of `key: [value, scheme, meaning]`"
+        )
+    for key, item in section.items():
+        if isinstance(item, list) and len(item) == 3 and all(isinstance(part, str) and part for part in item):
+            terms[str(key)] = Term(*item)
+        else:
+            line = line_of(raw, ["terms", key])
+            faults.append(f"{path}:{line}: terms.{key}: write it as [value, scheme, meaning], three quoted texts")
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return terms
+
+
+def _join_faults(config: Config) -> Iterator[str]:
+    """What is wrong between the files, though each is right by itself."""
+    routes_path = config.folder / "routes.yaml"
+    raw = parse_yaml(routes_path)
+    for index, route in enumerate(config.routes):
+        line = line_of(raw, ["routes", index, "deliver_to"])
+        for name in route.deliver_to:
+            peer = config.peers.get(name)
+            if peer is None:
+                known = ", ".join(sorted(config.peers)) or "none"
+                yield (
+                    f"{routes_path}:{line}: routes.{index}.deliver_to = {name!r}: "
+                    f"peers.yaml has no such peer (it has: {known})"
+                )
+            elif not peer.may_receive:
+                yield (
+                    f"{routes_path}:{line}: routes.{index}.deliver_to = {name!r}: "
+                    f"that peer may not receive; set may_receive: true in peers.yaml"
+                )
+        if route.finding not in config.terms:
+            line = line_of(raw, ["routes", index, "finding"])
+            yield (
+                f"{routes_path}:{line}: routes.{index}.finding = {route.finding!r}: "
+                f"terminology.yaml has no such term; add it there"
+            )

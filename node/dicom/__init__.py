@@ -1,0 +1,1 @@
+"""DICOM objects read and written; the owner of highdicom."""

@@ -1,0 +1,217 @@
+"""The instances of one series → one volume with its place in the patient, and back-references slice by slice.
+
+Values are the modality's: Rescale Slope and Intercept are applied per slice (per frame in enhanced instances,
+where vendors change them from frame to frame). Padding outside the field of view becomes the lowest real value.
+MONOCHROME1 changes nothing in CT, whose values are HU whatever the display; in MR, whose values have no meaning
+but their display, it is turned so that bright is high.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
+
+from model.volume import Float, Volume
+from node.dicom.grid import Grid, plan_grid
+from node.dicom.header import FrameHeader, as_numbers, frames, read_instance, text, value
+from node.dicom.pixels import Stored, encoded_frame_count, stored_frames
+from node.domain import InstanceRef, RoleInput
+from node.errors import GeometryError, UnreadableInstance
+
+_MODALITY: dict[str, Literal["CT", "MR"]] = {
+    CTImageStorage: "CT",
+    EnhancedCTImageStorage: "CT",
+    LegacyConvertedEnhancedCTImageStorage: "CT",
+    MRImageStorage: "MR",
+    EnhancedMRImageStorage: "MR",
+    LegacyConvertedEnhancedMRImageStorage: "MR",
+}
+
+
+def modality_of(sop_class_uid: str) -> Literal["CT", "MR"] | None:
+    """What instances of a SOP class are, None for all that are no source of a volume."""
+    return _MODALITY.get(sop_class_uid)
+
+
+@dataclass(frozen=True)
+class SliceRef:
+    """Which instance, and which 1-based frame of it (None in a classic instance), fills one slice of the array."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: Path
+    frame: int | None
+    position_lps_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class SourceVolume:
+    """A volume and what it was read from; `slices[d]` belongs to `volume.array_DHW[d]`.
+
+    `header` is that of the first slice, without pixel data.
+    """
+
+    volume: Volume
+    slices: tuple[SliceRef, ...]
+    header: FrameHeader
+    b_value_s_mm2: float | None = None
+
+    @property
+    def study_uid(self) -> str:
+        """Study Instance UID."""
+        return text(self.header.root, "StudyInstanceUID")
+
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID."""
+        return text(self.header.root, "SeriesInstanceUID")
+
+    @property
+    def modality(self) -> Literal["CT", "MR"]:
+        """By the SOP class, whatever the header says."""
+        return _MODALITY[text(self.header.root, "SOPClassUID")]
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """Frame of Reference UID; empty where the source has none."""
+        return str(self.header.get("FrameOfReferenceUID", ""))
+
+
+@dataclass(frozen=True)
+class _Slice:
+    instance: InstanceRef
+    header: FrameHeader
+
+
+def read_volume(role_input: RoleInput) -> SourceVolume:
+    """Read the chosen instances (and, of enhanced ones, the chosen frames) as one volume.
+
+    Raises GeometryError where the slices form none (one sentence says why) and UnreadableInstance where a file is
+    no image that can be decoded.
+    """
+    slices = _slices(role_input)
+    grid = plan_grid([item.header for item in slices])
+    ordered = [slices[index] for index in grid.order]
+    array_DHW = _values(ordered, grid)
+    return SourceVolume(
+        volume=Volume(array_DHW, grid.affine_lps_mm),
+        slices=tuple(_reference(item) for item in ordered),
+        header=ordered[0].header,
+        b_value_s_mm2=role_input.b_value_s_mm2,
+    )
+
+
+def _slices(role_input: RoleInput) -> list[_Slice]:
+    found: list[_Slice] = []
+    for instance in role_input.instances:
+        dataset = read_instance(instance.path)
+        if modality_of(text(dataset, "SOPClassUID")) is None:
+            raise UnreadableInstance(f"{instance.path.name}: no CT or MR image, {dataset.SOPClassUID.name}")
+        if dataset.SOPInstanceUID != instance.sop_instance_uid:
+            raise UnreadableInstance(f"{instance.path.name}: it holds another instance than the one that was chosen")
+        headers = frames(dataset)
+        if headers[0].number is None and encoded_frame_count(dataset) > 1:
+            raise GeometryError("a multi-frame instance that does not say where its frames lie")
+        if role_input.frames and headers[0].number is not None:
+            if max(role_input.frames) > len(headers):
+                raise GeometryError(f"frame {max(role_input.frames)} was chosen of an instance with {len(headers)}")
+            headers = tuple(headers[number - 1] for number in role_input.frames)
+        found += [_Slice(instance, header) for header in headers]
+    return found
+
+
+def _reference(item: _Slice) -> SliceRef:
+    x, y, z = item.header.position_lps_mm
+    instance = item.instance
+    return SliceRef(instance.sop_instance_uid, instance.sop_class_uid, instance.path, item.header.number, (x, y, z))
+
+
+def _values(ordered: list[_Slice], grid: Grid) -> Float:
+    """Rescaled values (slices, rows, columns); pixel data are dropped from the data sets as they are decoded."""
+    array_DHW = np.empty((len(ordered), grid.rows, grid.columns), dtype=np.float32)
+    lowest = np.inf
+    by_instance: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(ordered):
+        by_instance[item.instance.sop_instance_uid].append(index)
+    for indices in by_instance.values():
+        root, name = ordered[indices[0]].header.root, ordered[indices[0]].instance.path.name
+        numbers = [ordered[index].header.number or 1 for index in indices]
+        for index, stored_HW in zip(indices, stored_frames(root, numbers, name=name), strict=True):
+            lowest = min(lowest, _fill(array_DHW[index], stored_HW, ordered[index]))
+        del root.PixelData
+    if not np.isfinite(lowest):
+        raise UnreadableInstance("the series holds nothing but padding")
+    array_DHW[np.isnan(array_DHW)] = lowest
+    return _turned(array_DHW, ordered)
+
+
+def _fill(target_HW: Float, stored_HW: Stored, item: _Slice) -> float:
+    """Write one slice's rescaled values, NaN where it is padded; returns the lowest real one (inf where none is)."""
+    name = item.instance.path.name
+    if stored_HW.shape != target_HW.shape:
+        raise UnreadableInstance(f"{name}: its pixels are {stored_HW.shape}, its header says {target_HW.shape}")
+    slope, intercept = _rescale(item.header, name)
+    np.multiply(stored_HW, slope, out=target_HW, casting="unsafe")
+    target_HW += intercept
+    padded_HW = _padded(stored_HW, item.header)
+    if padded_HW is None:
+        return float(target_HW.min())
+    real = target_HW[~padded_HW]
+    target_HW[padded_HW] = np.nan
+    return float(real.min(initial=np.inf))
+
+
+def _rescale(header: FrameHeader, name: str) -> tuple[float, float]:
+    if value(header.root, "ModalityLUTSequence"):
+        raise UnreadableInstance(f"{name}: its values are defined by a lookup table, which is not supported")
+    slope, intercept = header.numbers("RescaleSlope"), header.numbers("RescaleIntercept")
+    if modality_of(text(header.root, "SOPClassUID")) == "CT" and not (slope and intercept):
+        raise UnreadableInstance(f"{name}: a CT without rescale slope and intercept, its values are not HU")
+    if slope and slope[0] == 0:
+        raise UnreadableInstance(f"{name}: Rescale Slope is 0")
+    return (slope or (1.0,))[0], (intercept or (0.0,))[0]
+
+
+def _padded(stored_HW: Stored, header: FrameHeader) -> NDArray[np.bool_] | None:
+    """Where Pixel Padding Value, or the range up to Pixel Padding Range Limit, stands (PS3.3 C.7.5.1.1.2)."""
+    padding = _as_stored(value(header.root, "PixelPaddingValue"), stored_HW.dtype)
+    if padding is None:
+        return None
+    limit = _as_stored(value(header.root, "PixelPaddingRangeLimit"), stored_HW.dtype)
+    low, high = sorted((padding, padding if limit is None else limit))
+    padded_HW = (stored_HW >= low) & (stored_HW <= high) if high > low else stored_HW == low
+    return padded_HW if padded_HW.any() else None
+
+
+def _as_stored(found: object, dtype: np.dtype[Any]) -> int | None:
+    """A value "US or SS" as the pixels are signed: implicit VR leaves it as bytes, some senders write it unsigned."""
+    if isinstance(found, bytes):
+        return int(np.frombuffer(found[:2], "<i2" if dtype.kind == "i" else "<u2")[0]) if len(found) >= 2 else None
+    numbers = as_numbers(found) if found is not None else ()
+    if not numbers:
+        return None
+    is_wrapped = dtype.kind == "i" and 1 << 15 <= numbers[0] < 1 << 16
+    return int(numbers[0]) - (1 << 16 if is_wrapped else 0)
+
+
+def _turned(array_DHW: Float, ordered: list[_Slice]) -> Float:
+    photometric = {text(item.header.root, "PhotometricInterpretation") for item in ordered}
+    if not photometric <= {"MONOCHROME1", "MONOCHROME2"} or len(photometric) > 1:
+        raise UnreadableInstance(f"{ordered[0].instance.path.name}: Photometric Interpretation {sorted(photometric)}")
+    is_ct = modality_of(text(ordered[0].header.root, "SOPClassUID")) == "CT"
+    if photometric == {"MONOCHROME1"} and not is_ct:
+        np.subtract(array_DHW.max() + array_DHW.min(), array_DHW, out=array_DHW)
+    return array_DHW

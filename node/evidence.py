@@ -1,0 +1,208 @@
+"""Headers of a series → facts, volume by volume: what it is, on what signs. The door to the evidence_* files.
+
+Reads what the scanner did and not only what somebody typed; decides nothing (node/routing.py does). Facts name no
+patient; the study's header, which the time point needs, is kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from node.dicom.header import FrameHeader, text, value
+from node.evidence_ct import contrast, kernel_kind, phase_votes
+from node.evidence_facts import (
+    CT,
+    LOCALIZER,
+    NOT_AN_IMAGE,
+    OTHER,
+    Geometry,
+    Member,
+    SeriesEvidence,
+    Sign,
+    StudyHeader,
+    VolumeFacts,
+)
+from node.evidence_geometry import geometry_of
+from node.evidence_kind import IMAGE_CLASSES, is_other_picture, kind_signs, region_signs, text_of
+from node.evidence_mr import fat_suppression, mr_weighting, weighted_directionality
+from node.evidence_slices import SliceFacts, first_number, parse_date, read_slices
+from node.evidence_split import Part, split
+from node.evidence_vendors import PrivateReader, creators_of
+
+__all__ = ["Member", "SeriesEvidence", "Sign", "StudyHeader", "VolumeFacts", "read_series", "study_header"]
+
+TIME_POINT_KEYWORDS = (
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    "ClinicalTrialProtocolID",
+    "RequestedProcedureDescription",
+    "RequestedProcedureID",
+    "ReasonForTheRequestedProcedure",
+    "PerformedProcedureStepDescription",
+    "StudyDescription",
+)
+"""What an administrator's tag rules may ask without further ado."""
+
+
+def read_series(headers: Mapping[Path, Dataset], keywords: Iterable[str] = ()) -> SeriesEvidence:
+    """The volumes of one series (headers as `node.dicom.header.read_header` gives them) and its study's header.
+
+    `keywords` are further attributes that tag rules ask for. The order of `headers` does not matter; of two
+    instances with one SOP Instance UID the first path counts. Raises ValueError for no header at all.
+    """
+    if not headers:
+        raise ValueError("a series has at least one instance")
+    unique: dict[str, tuple[Path, Dataset]] = {}
+    for path in sorted(headers):
+        unique.setdefault(text(headers[path], "SOPInstanceUID") or str(path), (path, headers[path]))
+    first = min(unique)
+    path, dataset = unique[first]
+    return SeriesEvidence(
+        header=study_header(dataset, keywords),
+        series_uid=text(dataset, "SeriesInstanceUID"),
+        source=str(path.parent),
+        volumes=_volumes([unique[uid] for uid in sorted(unique)]),
+    )
+
+
+def study_header(dataset: Dataset, keywords: Iterable[str] = ()) -> StudyHeader:
+    """What the time point is decided from. Called and calling AE title are the receiver's to add (`replace`)."""
+    attributes = {keyword: _attribute(dataset, keyword) for keyword in (*TIME_POINT_KEYWORDS, *keywords)}
+    return StudyHeader(
+        study_uid=text(dataset, "StudyInstanceUID"),
+        patient_id=text(dataset, "PatientID"),
+        issuer=text(dataset, "IssuerOfPatientID"),
+        study_date=parse_date(text(dataset, "StudyDate")),
+        attributes=tuple(sorted((keyword, told) for keyword, told in attributes.items() if told)),
+    )
+
+
+def _attribute(dataset: Dataset, keyword: str) -> str:
+    if told := text(dataset, keyword):
+        return told
+    requests = value(dataset, "RequestAttributesSequence", ())
+    return next((told for item in requests if (told := text(item, keyword))), "")
+
+
+def _volumes(instances: Sequence[tuple[Path, Dataset]]) -> tuple[VolumeFacts, ...]:
+    of_images = [(path, dataset) for path, dataset in instances if text(dataset, "SOPClassUID") in IMAGE_CLASSES]
+    parts = split(item for path, dataset in of_images for item in read_slices(path, dataset))
+    others = [
+        _no_volume(path, dataset) for path, dataset in instances if text(dataset, "SOPClassUID") not in IMAGE_CLASSES
+    ]
+    weighted = [part.b.value for part in parts if part.b]
+    b_values = tuple(sorted({int(b) for b in weighted}))
+    return (*(_volume(part, parts, b_values) for part in parts), *others)
+
+
+def _no_volume(path: Path, dataset: Dataset) -> VolumeFacts:
+    """An instance of a class that holds no slices of ours: a report, a presentation state, a capture."""
+    sop_class = text(dataset, "SOPClassUID")
+    is_picture = is_other_picture(sop_class)
+    what = "a picture of a kind that is not analysed" if is_picture else "no image, by its SOP class"
+    header = FrameHeader(dataset)
+    return replace(
+        _common(header, path),
+        weighting=OTHER if is_picture else NOT_AN_IMAGE,
+        weighting_signs=(Sign(NOT_AN_IMAGE, what, "(0008,0016)"),),
+        members=(Member(path, ()),),
+    )
+
+
+def _volume(part: Part, series: Sequence[Part], b_values: tuple[int, ...]) -> VolumeFacts:
+    first = part.slices[0]
+    kinds = kind_signs(part, series)
+    region, regions = region_signs(first.header)
+    facts = replace(
+        _common(first.header, first.path),
+        kind_signs=kinds,
+        image_type=first.image_type,
+        geometry=geometry_of(part.slices),
+        members=_members(part.slices),
+        region=region,
+        region_signs=regions,
+        acquired=first.acquired,
+    )
+    if IMAGE_CLASSES[facts.sop_class_uid] == "CT":
+        return _with_ct(facts, first.header, kinds)
+    return _with_mr(facts, part, series, b_values)
+
+
+def _with_ct(facts: VolumeFacts, header: FrameHeader, kinds: tuple[Sign, ...]) -> VolumeFacts:
+    given, signs = contrast(header)
+    kernel = text_of(header, "ConvolutionKernel")
+    localizer = tuple(sign for sign in kinds if sign.says == LOCALIZER)
+    return replace(
+        facts,
+        weighting=LOCALIZER if localizer else CT,
+        weighting_signs=localizer or (Sign(CT, "computed tomography", "(0008,0016)"),),
+        contrast_given=given,
+        contrast_signs=signs,
+        phase_signs=phase_votes(header),
+        kernel=kernel,
+        kernel_kind=kernel_kind(kernel),
+    )
+
+
+def _with_mr(facts: VolumeFacts, part: Part, series: Sequence[Part], b_values: tuple[int, ...]) -> VolumeFacts:
+    header = part.slices[0].header
+    directionality, direction_signs = weighted_directionality(part, series)
+    weighting, signs = mr_weighting(part, series, facts.kind_signs)
+    private = PrivateReader(header, creators_of(header.root))
+    fat_suppressed, fat_signs = fat_suppression(header, private)
+    facts = replace(
+        facts,
+        weighting=weighting,
+        weighting_signs=signs,
+        fat_suppressed=fat_suppressed,
+        fat_signs=fat_signs,
+        echo_time_ms=part.slices[0].echo_time_ms,
+        repetition_time_ms=first_number(header, "RepetitionTime"),
+    )
+    if part.b is None or not weighting.startswith("dwi"):
+        return facts
+    return replace(
+        facts,
+        b_values_s_mm2=b_values,
+        b_s_mm2=int(part.b.value),
+        b_signs=(Sign("b", f"b = {part.b.value:.0f} s/mm²", part.b.where),),
+        is_b_certain=part.b.is_certain,
+        directionality=directionality,
+        direction_signs=direction_signs,
+    )
+
+
+def _common(header: FrameHeader, path: Path) -> VolumeFacts:
+    root = header.root
+    number = value(root, "SeriesNumber")
+    return VolumeFacts(
+        study_uid=text(root, "StudyInstanceUID"),
+        series_uid=text(root, "SeriesInstanceUID"),
+        series_number=int(number) if isinstance(number, int) else None,
+        source=str(path.parent),
+        sop_class_uid=text(root, "SOPClassUID"),
+        modality=text(root, "Modality"),
+        manufacturer=text(root, "Manufacturer"),
+        weighting=OTHER,
+        weighting_signs=(),
+        kind_signs=(),
+        image_type=(),
+        geometry=_NOWHERE,
+        members=(),
+        study_date=parse_date(text(root, "StudyDate")),
+    )
+
+
+_NOWHERE = Geometry(0, 0, 0, None, False, None, 0.0, None, 0.0, "it holds no slices")
+
+
+def _members(slices: Sequence[SliceFacts]) -> tuple[Member, ...]:
+    """Instances in the order of their lowest slice; frames of one instance in the order of their positions."""
+    frames: dict[Path, list[int]] = {}
+    for item in slices:
+        frames.setdefault(item.path, []).extend([item.header.number] if item.header.number else [])
+    return tuple(Member(path, tuple(numbers)) for path, numbers in frames.items())

@@ -1,0 +1,358 @@
+"""The one way in: a complete study becomes decisions, and decisions become jobs. Also for what a person says later.
+
+Considering a study again is harmless: a job's id is its content, so the same content is the same job. What is no
+longer wanted and was not delivered is superseded; what was delivered is replaced by a new job that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from node import logs
+from node.assembly import SeriesReady, StudyReady, generation_of
+from node.bundles import BundleCard
+from node.config import Config
+from node.database import Database, Rows, iso, utc_now
+from node.database_jobs import Job, add_job, add_next_run, job_of, list_jobs, objects_of, record_state, set_generation
+from node.database_studies import (
+    known_markers,
+    list_therapies,
+    patient_key,
+    record_series,
+    record_study,
+    series_of_study,
+    study_of,
+)
+from node.delivery_records import is_begun, supersede
+from node.dicom.header import text
+from node.domain import Decision, JobOrder, JobState, SeriesKey, TimePointFinding
+from node.errors import GeometryError
+from node.evidence import SeriesEvidence, StudyHeader, read_series
+from node.inputs import role_input
+from node.routing import Pick, StudyDecision, as_json, decide
+from node.routing_criteria import SEVERITY
+from node.spool import Spool
+from node.timepoint import Therapy, time_point_of
+
+log = logging.getLogger("node.orders")
+
+REPLACED = "a newer decision on the study replaces it"
+NOT_YET_DELIVERED = frozenset(
+    {JobState.HELD, JobState.QUEUED, JobState.SEGMENTING, JobState.ENCODING, JobState.SENDING}
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job that should exist: its order, whether it may run, and if not why."""
+
+    order: JobOrder
+    pick: Pick
+    sources: tuple[SeriesReady, ...]
+    generation: str
+    is_demo: bool
+    hold_reason: str | None = None
+
+
+class Orders:
+    """Decides studies and writes the jobs that follow. For one thread."""
+
+    def __init__(self, config: Config, spool: Spool, database: Database, cards: Mapping[str, BundleCard]) -> None:
+        self._config = config
+        self._spool = spool
+        self._database = database
+        self._cards = cards
+
+    def consider(self, ready: StudyReady) -> list[str]:
+        """Decide a study and write all that follows in one transaction; returns the ids of jobs to enqueue."""
+        series = {item.key: item for item in ready.series if item.headers}
+        if not series:
+            return []
+        keywords = [rule.keyword for rule in self._config.node.time_point.tag_rules]
+        evidence = {key: read_series(item.headers, keywords) for key, item in series.items()}
+        with self._database.begin() as rows:
+            header = self._record_study(rows, ready, series, evidence)
+            finding = self._time_point(rows, header)
+        volumes = [volume for found in evidence.values() for volume in found.volumes]
+        decision = decide(volumes, self._config.routes, finding)
+        # files are hashed here, while no transaction keeps other writers waiting
+        offers = [offer for pick in decision.picks if (offer := self._offer(header, series, pick))]
+        with self._database.begin() as rows:
+            self._record_series(rows, header, series, evidence, decision)
+            confirmed = {
+                row.series_uid: row.confirmed_condition
+                for row in series_of_study(rows, header.study_uid)
+                if row.confirmed_condition
+            }
+            wanted = [replace(offer, hold_reason=_hold_reason(offer, confirmed)) for offer in offers]
+            return self._settle(rows, header.study_uid, wanted)
+
+    def reconcile(self) -> int:
+        """At start: have every series looked at that the database does not know; returns how many.
+
+        A marker may be lost where a disk loses power, or a crash came between file and marker; the file is the truth.
+        """
+        with self._database.read() as rows:
+            known = known_markers(rows)
+        unknown = [
+            key for study in self._spool.studies() for key in self._spool.series_of(study) if key.marker not in known
+        ]
+        for key in unknown:
+            self._spool.mark_dirty(key)
+        return len(unknown)
+
+    def is_current(self, order: JobOrder) -> bool:
+        """Whether the series of an order are still what they were when it was made."""
+        with self._database.read() as rows:
+            made_for = job_of(rows, order.job_id).generation
+        return made_for == self._generation(_keys(order))
+
+    # --- what is known
+
+    def _record_study(
+        self,
+        rows: Rows,
+        ready: StudyReady,
+        series: Mapping[SeriesKey, SeriesReady],
+        evidence: Mapping[SeriesKey, SeriesEvidence],
+    ) -> StudyHeader:
+        newest, oldest = _newest_and_oldest(series.values())
+        dataset = next(item.headers[newest] for item in series.values() if newest in item.headers)
+        header = replace(
+            next(found.header for key, found in evidence.items() if newest in series[key].headers),
+            called_ae=_ae(dataset, "ReceivingApplicationEntityTitle"),
+            calling_ae=_ae(dataset, "SendingApplicationEntityTitle"),
+        )
+        key = patient_key(rows, header.patient_id, self._issuer(header), text(dataset, "PatientName"))
+        record_study(
+            rows,
+            header.study_uid,
+            spool_key=ready.study_key,
+            patient_key=key,
+            study_date=header.study_date.isoformat() if header.study_date else None,
+            called_ae=header.called_ae,
+            calling_ae=header.calling_ae,
+            first_instance_at=_modified(oldest),
+            last_instance_at=_modified(newest),
+        )
+        return header
+
+    def _issuer(self, header: StudyHeader) -> str:
+        return header.issuer or self._config.node.site.patient_id_issuer
+
+    def _time_point(self, rows: Rows, header: StudyHeader) -> TimePointFinding:
+        study = study_of(rows, header.study_uid)
+        assert study is not None  # written just before
+        therapies = [
+            Therapy.from_iso(
+                patient_id=row.patient_id,
+                issuer=row.issuer,
+                name=row.name,
+                start=row.start_date,
+                end=row.end_date,
+                surgery=row.surgery_date,
+                source=row.source,
+            )
+            for row in list_therapies(rows, patient_key=study.patient_key)
+        ]
+        return time_point_of(
+            header,
+            operator=study.operator_time_point,
+            called=self._config.called_time_point(header.called_ae),
+            therapies=therapies,
+            settings=self._config.node.time_point,
+            site_issuer=self._config.node.site.patient_id_issuer,
+        )
+
+    # --- what follows
+
+    def _record_series(
+        self,
+        rows: Rows,
+        header: StudyHeader,
+        series: Mapping[SeriesKey, SeriesReady],
+        evidence: Mapping[SeriesKey, SeriesEvidence],
+        decision: StudyDecision,
+    ) -> None:
+        explained = as_json(decision)
+        for key, item in series.items():
+            series_uid = evidence[key].series_uid
+            of_series = [told for told in explained if told["series_uid"] == series_uid]
+            best = min(of_series, key=lambda told: SEVERITY[Decision(told["decision"])], default=None)
+            record_series(
+                rows,
+                key.marker,
+                study_uid=header.study_uid,
+                series_uid=series_uid,
+                generation=item.generation,
+                instance_count=len(item.headers),
+                decision=best["decision"] if best else Decision.REFUSE.value,
+                condition=(best["condition"] or " or ".join(best["candidates"]) or None) if best else None,
+                reason=_first_reason(best) if best else "no image in it",
+                explanation=of_series,
+            )
+
+    def _offer(self, header: StudyHeader, series: Mapping[SeriesKey, SeriesReady], pick: Pick) -> Wanted | None:
+        """What a pick comes to as an order; None, and a line in the log, where no order can say it."""
+        folders = {self._spool.series_folder(key): item for key, item in series.items()}
+        used = {path.parent for _, volume in pick.inputs for path, _ in volume.members}
+        sources = tuple(item for folder, item in folders.items() if folder in used)
+        headers = {path: dataset for item in sources for path, dataset in item.headers.items()}
+        try:
+            inputs = {role: role_input(volume, headers) for role, volume in pick.inputs}
+        except GeometryError as error:
+            study = logs.pseudonym(header.study_uid)
+            logs.event(log, "volume not ordered", logging.WARNING, study=study, reason=str(error))
+            return None
+        route = self._config.route(pick.condition) if pick.condition else None
+        card = self._cards[route.bundle] if route else None
+        order = JobOrder(
+            study_uid=header.study_uid,
+            condition=pick.condition or " or ".join(pick.candidates),
+            route_revision=route.revision if route else "",
+            bundle=route.bundle if route else "",
+            bundle_sha256=card.sha256 if card else "",
+            time_point=pick.time_point,
+            inputs=inputs,
+            deliver_to=route.deliver_to if route else (),
+        )
+        return Wanted(
+            order=order,
+            pick=pick,
+            sources=sources,
+            generation=self._generation(_keys(order)),
+            is_demo=card.card.is_demo if card else False,
+        )
+
+    def _settle(self, rows: Rows, study_uid: str, wanted: Sequence[Wanted]) -> list[str]:
+        """Make the study's jobs those that are wanted; returns the ids of jobs that may run now."""
+        known = list_jobs(rows, study_uid=study_uid)
+        keep = {wish.order.content_key for wish in wanted}
+        for job in known:
+            if job.content_key not in keep and job.state in NOT_YET_DELIVERED:
+                supersede(rows, job.job_id, REPLACED, utc_now())
+        to_run = [self._settle_one(rows, wish, known) for wish in wanted]
+        return [job_id for job_id in to_run if job_id is not None]
+
+    def _settle_one(self, rows: Rows, wish: Wanted, known: Sequence[Job]) -> str | None:
+        runs = [job for job in known if job.content_key == wish.order.content_key]
+        latest = max(runs, key=lambda job: job.run, default=None)
+        if latest is None:
+            return self._add(rows, wish, known)
+        if latest.state is JobState.SUPERSEDED:
+            again = add_next_run(rows, latest, "the series is again what it was")
+            set_generation(rows, again.job_id, wish.generation)
+            return again.job_id
+        if latest.state.is_final:
+            return None
+        set_generation(rows, latest.job_id, wish.generation)
+        if latest.state is not JobState.HELD or objects_of(rows, latest.job_id):
+            return None  # it is on its way, or was held for a reason that is not ours
+        if wish.hold_reason is None:
+            record_state(rows, latest.job_id, JobState.QUEUED, "released")
+            return latest.job_id
+        if wish.hold_reason != latest.reason:
+            record_state(rows, latest.job_id, JobState.HELD, wish.hold_reason)
+        return None
+
+    def _add(self, rows: Rows, wish: Wanted, known: Sequence[Job]) -> str | None:
+        wish = replace(wish, order=self._unused(wish.order))
+        replaced = _delivered(rows, wish.order, known)
+        hold_reason = wish.hold_reason
+        if replaced is not None and hold_reason is None and not _same_series(replaced.order, wish.order):
+            hold_reason = "a better series came after a result was delivered; confirm to replace that result"
+        add_job(
+            rows,
+            wish.order,
+            spool_id=self._spool.spool_id,
+            is_demo=wish.is_demo,
+            generation=wish.generation,
+            state=JobState.HELD if hold_reason else JobState.QUEUED,
+            reason=hold_reason or "",
+            predecessor_job_id=replaced.job_id if replaced else None,
+        )
+        study = logs.pseudonym(wish.order.study_uid)
+        logs.event(
+            log, "job ordered", study=study, condition=wish.order.condition, job=wish.order.job_id, held=hold_reason
+        )
+        return None if hold_reason else wish.order.job_id
+
+    def _unused(self, order: JobOrder) -> JobOrder:
+        """The order's first run that left nothing in the spool.
+
+        A folder without a row is of a database that was lost: its results may lie at a peer, and their UIDs must not
+        get another content.
+        """
+        while (self._spool.path / "jobs" / order.job_id).exists():
+            order = replace(order, run=order.run + 1)
+        return order
+
+    def _generation(self, keys: Sequence[SeriesKey]) -> str:
+        digests = [generation_of(self._spool.instances(key)) for key in keys]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+
+
+def _hold_reason(offer: Wanted, confirmed: Mapping[str, str | None]) -> str | None:
+    """Why a person must look first; None where the job may run."""
+    pick = offer.pick
+    held = next((source.held for source in offer.sources if source.held), None) or pick.hold_reason
+    if held:
+        return held
+    if any(confirmed.get(volume.series_uid) == pick.condition for _, volume in pick.inputs):
+        return None
+    incomplete = next((source.incomplete for source in offer.sources if source.incomplete), None)
+    if incomplete:
+        return f"needs confirmation: {incomplete}"
+    if pick.decision is Decision.CONFIRM:
+        doubts = [reason.what for reason in pick.reasons if not reason.is_for]
+        return f"needs confirmation: {doubts[0] if doubts else 'the evidence is thin'}"
+    return None
+
+
+def _delivered(rows: Rows, order: JobOrder, known: Sequence[Job]) -> Job | None:
+    """The latest job of the same condition of which a peer has something."""
+    for job in known:  # newest first
+        if job.condition == order.condition and is_begun(rows, job.job_id):
+            return job
+    return None
+
+
+def _same_series(one: JobOrder, other: JobOrder) -> bool:
+    return {i.series_uid for i in one.inputs.values()} == {i.series_uid for i in other.inputs.values()}
+
+
+def _keys(order: JobOrder) -> list[SeriesKey]:
+    """The series whose folders hold the order's instances."""
+    folders = dict.fromkeys(instance.path.parent for given in order.inputs.values() for instance in given.instances)
+    return [SeriesKey(folder.parent.name, folder.name) for folder in folders]
+
+
+def _first_reason(told: Mapping[str, Any]) -> str:
+    if told["hold_reason"]:
+        return str(told["hold_reason"])
+    is_taken = told["decision"] == Decision.ACCEPT.value
+    fitting = [reason["what"] for reason in told["reasons"] if reason["for"] == is_taken]
+    return str(fitting[0]) if fitting else ""
+
+
+def _newest_and_oldest(series: Iterable[SeriesReady]) -> tuple[Path, Path]:
+    by_time = sorted((path.stat().st_mtime_ns, path) for item in series for path in item.headers)
+    return by_time[-1][1], by_time[0][1]
+
+
+def _modified(path: Path) -> str:
+    """When the file was written: the receiver writes each once, at its arrival."""
+    return iso(datetime.fromtimestamp(path.stat().st_mtime, UTC))
+
+
+def _ae(dataset: Dataset, keyword: str) -> str:
+    """An AE title that the receiver kept in the file meta (0002,0016-0018)."""
+    return str(dataset.file_meta.get(keyword, "") or "").strip()

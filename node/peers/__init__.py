@@ -1,0 +1,74 @@
+"""Remote systems by protocol. Adding a protocol is one file and one line in each of the two dicts below."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from node.config import DimsePeer, FolderPeer, OrthancPeer
+from node.domain import Receipt, ResultObject
+from node.peers import dimse, folder, orthanc
+from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch
+from node.peers.dimse import accepted_classes, find_study, has_instances, request_commitment
+
+__all__ = [
+    "ECHOES",
+    "SENDERS",
+    "AnyPeer",
+    "CommitmentAnswer",
+    "EchoResult",
+    "StudyMatch",
+    "accepted_classes",
+    "echo",
+    "find_study",
+    "has_instances",
+    "request_commitment",
+    "send",
+]
+
+AnyPeer = DimsePeer | FolderPeer | OrthancPeer
+# Any: each function takes the peer of its own protocol, which is its key here
+Sender = Callable[[Any, Sequence[ResultObject], str], Receipt]
+Echoer = Callable[[Any, str], EchoResult]
+
+SENDERS: Mapping[str, Sender] = {
+    "dimse": dimse.send,
+    "folder": folder.send,
+    "orthanc": orthanc.send,
+}
+ECHOES: Mapping[str, Echoer] = {
+    "dimse": dimse.echo,
+    "folder": folder.echo,
+    "orthanc": orthanc.echo,
+}
+
+
+def send(peer: AnyPeer, objects: Sequence[ResultObject], our_ae_title: str) -> Receipt:
+    """One attempt to store the objects at the peer. Never raises for what a peer, a wire or a disk may do.
+
+    Sends all that it is given: which objects a peer gets is the caller's decision. A file whose content is not
+    the one that was encoded is never sent.
+    """
+    if not objects:
+        return Receipt(True, False, "nothing to send")
+    fault = next(filter(None, map(_file_fault, objects)), None)
+    if fault:
+        return Receipt(False, False, fault)
+    return SENDERS[peer.protocol](peer, objects, our_ae_title)
+
+
+def echo(peer: AnyPeer, our_ae_title: str) -> EchoResult:
+    """Whether the peer answers, by C-ECHO, GET /system or a file that is written and removed."""
+    return ECHOES[peer.protocol](peer, our_ae_title)
+
+
+def _file_fault(item: ResultObject) -> str | None:
+    try:
+        with item.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{item.kind}: {item.path.name} cannot be read ({error.strerror}); run the job again"
+    if digest != item.sha256:
+        return f"{item.kind}: {item.path.name} has changed since it was encoded and is not sent; run the job again"
+    return None

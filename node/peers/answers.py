@@ -1,0 +1,48 @@
+"""What the node learns from a peer besides a Receipt: an echo, a study it holds, a commitment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from node.dicom.commitment import CommitmentReport
+from node.domain import Receipt, ResultObject
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    """Whether a peer answers, how fast, and what it said or why not."""
+
+    is_ok: bool
+    milliseconds: float
+    what: str
+
+
+@dataclass(frozen=True)
+class StudyMatch:
+    """A study that a peer holds, and whose it is there. The identity does not show in a repr."""
+
+    study_uid: str
+    patient_id: str = field(repr=False)
+    issuer_of_patient_id: str = field(default="", repr=False)
+    accession_number: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class CommitmentAnswer:
+    """What came of asking for commitment: `receipt.is_stored` says that the request was taken, not yet kept.
+
+    `report` is there when the peer reported at once on the same association.
+    """
+
+    receipt: Receipt
+    report: CommitmentReport | None = None
+
+
+_RANK = {"seg": 0, "sr": 2}
+"""An SR points at its SEG, so the SEG goes first and the SR last; every other kind stands between."""
+
+
+def in_sending_order(objects: Sequence[ResultObject]) -> list[ResultObject]:
+    """The objects so that none is sent before one that it refers to."""
+    return sorted(objects, key=lambda item: _RANK.get(item.kind, 1))

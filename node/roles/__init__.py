@@ -1,0 +1,1 @@
+"""Composition roots: what each process builds, and imports no more than that."""

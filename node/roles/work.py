@@ -1,0 +1,180 @@
+"""The working process: studies that became complete in, results at their peers out.
+
+Builds the parts in the order in which a study meets them, then goes round: what is complete is decided and
+ordered; the durable jobs run in threads of their library; the network runs in a child. SIGTERM: no new step begins,
+a running one may finish or is taken up at the next start, exit 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from node import logs
+from node.analysis import Analysis, require_terms
+from node.assembly import Assembler, StudyReady
+from node.bundles import BundleCard, cards_of
+from node.config import Config, DimsePeer, load_config
+from node.database import Database
+from node.database_deliveries import CommitmentState, commitment_of
+from node.domain import Receipt, ResultObject
+from node.errors import BundleError, NodeError, PeerError
+from node.inference import EngineProcess, InferenceRefusal
+from node.jobs import Jobs
+from node.ledger import DatabaseLedger
+from node.lifeline import report_ready
+from node.orders import Orders
+from node.peers import CommitmentAnswer, request_commitment, send
+from node.spool import Spool
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+FINISH_S = 15
+"""How long a running step may take to its end after SIGTERM."""
+MAX_FAILURES = 3
+WAITING_FILE = "waiting.json"
+_WAITING_EVERY_S = 1.0
+
+log = logging.getLogger("node.work")
+
+
+def run(config_folder: Path, index: int) -> None:
+    """Work until told to end. Raises NodeError where configuration, bundles or database are not usable."""
+    # blocked in every thread and in the child, so that only the wait in `_go_round` gets them
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    os.umask(0o077)
+    config = load_config(config_folder)
+    logs.set_up("work", config.spool_path)
+    spool = Spool.open(config.spool_path, config.node.spool.min_free_mb << 20)
+    database = Database.open(config)
+    cards = cards_of(config)
+    require_terms(config)
+    compute = config.node.compute
+    with EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine:
+        _warm(engine, cards)
+        analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database))
+        orders = Orders(config, spool, database, cards)
+        jobs = Jobs.launch(
+            config,
+            database,
+            index,
+            segment=analysis.segment,
+            encode=analysis.encode,
+            deliver=lambda peer, objects: _deliver(config, peer, objects),
+            request_commitment=lambda peer, objects, uid: _request_commitment(config, database, peer, objects, uid),
+            is_current=orders.is_current,
+        )
+        try:
+            orders.reconcile()
+            report_ready()
+            _go_round(config, spool, Assembler(spool, config.node.assembly), orders, jobs)
+        finally:
+            jobs.close(FINISH_S)
+            database.close()
+
+
+def _warm(engine: EngineProcess, cards: Mapping[str, BundleCard]) -> None:
+    """Every route's network is loaded, and its weights' digest compared, before the first study."""
+    try:
+        engine.warm([found.path for found in cards.values()])
+    except InferenceRefusal as error:
+        raise BundleError(str(error)) from error
+
+
+def _go_round(config: Config, spool: Spool, assembler: Assembler, orders: Orders, jobs: Jobs) -> None:
+    failures: Counter[str] = Counter()
+    told_at_s = 0.0
+    told: list[dict[str, object]] | None = None
+    while signal.sigtimedwait(ENDING, config.node.assembly.poll_s) is None:
+        jobs.raise_if_broken()
+        for ready in assembler.step():
+            _decide(ready, assembler, orders, jobs, failures)
+        if time.monotonic() - told_at_s >= _WAITING_EVERY_S:
+            told_at_s = time.monotonic()
+            waiting: list[dict[str, object]] = [
+                {
+                    "study": item.key.study,
+                    "series": item.key.series,
+                    "instances": item.instance_count,
+                    "why": item.reason,
+                }
+                for item in assembler.waiting()
+            ]
+            if waiting != told:
+                _tell_waiting(spool, waiting)
+                told = waiting
+
+
+def _decide(ready: StudyReady, assembler: Assembler, orders: Orders, jobs: Jobs, failures: Counter[str]) -> None:
+    """Order what follows from a complete study. One that cannot be decided is tried again, and stops no other."""
+    study = logs.pseudonym(ready.study_key)
+    try:
+        to_run = orders.consider(ready)
+    except Exception as error:  # whatever one study's headers do to us, the other studies go on
+        failures[ready.study_key] += 1
+        facts = {"study": study, "failures": failures[ready.study_key]}
+        if isinstance(error, NodeError):
+            logs.event(log, "study not decided", logging.ERROR, reason=str(error), **facts)
+        else:
+            log.exception("study not decided", extra={"facts": facts})
+        if failures[ready.study_key] < MAX_FAILURES:
+            assembler.put_back(ready)
+        else:
+            logs.event(log, "study left undecided until it moves again", logging.ERROR, study=study)
+            assembler.done(ready)
+        return
+    failures.pop(ready.study_key, None)
+    for job_id in to_run:
+        jobs.enqueue(job_id)
+    assembler.done(ready)
+
+
+def _tell_waiting(spool: Spool, waiting: list[dict[str, object]]) -> None:
+    """For `crlm-node jobs list` and the console: what has come and is not yet decided, and why."""
+    part = spool.path / f"{WAITING_FILE}.part"
+    part.write_text(json.dumps(waiting), encoding="utf-8")
+    part.replace(spool.path / WAITING_FILE)
+
+
+def _deliver(config: Config, peer: str, objects: Sequence[ResultObject]) -> Receipt:
+    return send(config.peers[peer], objects, config.node.dicom.ae_title)
+
+
+def _request_commitment(
+    config: Config, database: Database, peer: str, objects: Sequence[ResultObject], transaction_uid: str
+) -> CommitmentAnswer:
+    asked = config.peers[peer]
+    if not isinstance(asked, DimsePeer):
+        raise PeerError(f"{peer} is no DIMSE peer, so it cannot be asked for storage commitment")
+
+    def has_report() -> bool:
+        with database.read() as rows:
+            found = commitment_of(rows, transaction_uid)
+        return found is not None and found.state is not CommitmentState.OPEN
+
+    return request_commitment(asked, objects, config.node.dicom.ae_title, transaction_uid, has_report=has_report)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 after SIGTERM, 2 where it could not begin."""
+    parser = argparse.ArgumentParser(prog="node.roles.work", description="The working process of the node.")
+    parser.add_argument("--config", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--index", type=int, default=0, help="which worker of this spool this is")
+    options = parser.parse_args(arguments)
+    try:
+        run(options.config, options.index)
+    except NodeError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""A complete study becomes jobs, and what a person says later changes them. Real spool, real database, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from model.card import TrainingStatement
+from model.phantom import GEOMETRIES, make_phantom
+from model.training.demo_card import draft_card
+from node.assembly import Assembler
+from node.bundles import BundleCard
+from node.config import AssemblySettings, Config
+from node.database import Database, utc_now
+from node.database_deliveries import DeliveryState, add_delivery, add_receipt
+from node.database_jobs import Job, list_jobs, record_state
+from node.domain import JobState, Receipt, SeriesKey, TimePoint
+from node.operator import OperatorError, confirm_job, enter_therapies, withdraw_therapy
+from node.orders import Orders
+from node.spool import Spool, folder_name
+from node.tables import job_events, jobs, series
+from node.timepoint import Therapy
+from simulator.modality import write_series
+from tests.serving import write_config
+
+SMALL = GEOMETRIES["pre-nact-dwi"].resampled(32, 32)
+
+
+@dataclass
+class Desk:
+    """A node's decisions without its processes."""
+
+    config: Config
+    spool: Spool
+    database: Database
+    orders: Orders
+    assembler: Assembler
+
+    def receive(self, files: list[Path], called_ae: str = "CRLM-NODE") -> None:
+        """Put instances into the spool as the receiver does, and mark their series."""
+        for path in files:
+            dataset = dcmread(path)
+            dataset.file_meta.ReceivingApplicationEntityTitle = called_ae
+            key = SeriesKey(folder_name(dataset.StudyInstanceUID), folder_name(dataset.SeriesInstanceUID))
+            folder = self.spool.series_folder(key)
+            folder.mkdir(parents=True, exist_ok=True)
+            dataset.save_as(folder / f"{dataset.SOPInstanceUID}.dcm")
+            self.spool.mark_dirty(key)
+
+    def decide(self) -> list[str]:
+        """Let the assembler look until nothing moves; the ids of jobs that may run."""
+        to_run: list[str] = []
+        for _ in range(3):
+            for ready in self.assembler.step():
+                to_run += self.orders.consider(ready)
+                self.assembler.done(ready)
+        return to_run
+
+    def jobs(self, *states: JobState) -> list[Job]:
+        with self.database.read() as rows:
+            return list_jobs(rows, states=states)
+
+    def deliver(self, job: Job) -> None:
+        """Write that a peer has the job's results."""
+        with self.database.begin() as rows:
+            for state in (JobState.SEGMENTING, JobState.ENCODING, JobState.SENDING):
+                record_state(rows, job.job_id, state)
+            add_delivery(rows, job.job_id, "results", state=DeliveryState.SENT, reason="", now=utc_now())
+            add_receipt(rows, job.job_id, "results", 1, Receipt(True, False, "stored"), utc_now())
+            record_state(rows, job.job_id, JobState.COMMITTED)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """Quiet periods of nothing, and the cards of demo bundles without their weights."""
+    results = {"protocol": "folder", "path": str(tmp_path / "results"), "may_receive": True}
+    config = write_config(tmp_path, peers={"results": results}, bundles=tmp_path, deliver_to=["results"])
+    spool = Spool.open(config.spool_path)
+    database = Database.open(config)
+    settings = AssemblySettings(series_quiet_s=0, study_quiet_s=0, gap_patience_s=0)
+    orders = Orders(config, spool, database, _cards(config))
+    return Desk(config, spool, database, orders, Assembler(spool, settings))
+
+
+def _cards(config: Config) -> Mapping[str, BundleCard]:
+    statement = TrainingStatement(trained_on="phantom", description="none", cases=0, licence="Apache-2.0")
+    return {
+        route.bundle: BundleCard(draft_card(route.condition, training=statement, trained=False), Path(), route.bundle)
+        for route in config.routes
+    }
+
+
+@pytest.fixture(scope="module")
+def dwi(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A multi-b series, 30 slices at b = 0, 50 and 1000."""
+    phantom = make_phantom("pre-nact-dwi", 910100, geometry=SMALL, b_values=(0.0, 50.0, 1000.0))
+    return write_series(phantom, tmp_path_factory.mktemp("dwi"))
+
+
+def test_a_study_sent_to_the_pre_title_is_ordered_as_pre(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    to_run = desk.decide()
+    (job,) = desk.jobs()
+    assert (job.condition, job.state, to_run) == ("pre-nact-dwi", JobState.QUEUED, [job.job_id])
+    assert job.order.time_point is TimePoint.PRE
+
+
+def test_only_the_b1000_images_become_the_networks_input(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (job,) = desk.jobs()
+    given = job.order.inputs["image"]
+    assert (len(given.instances), given.b_value_s_mm2) == (30, 1000)
+
+
+def test_a_study_of_unknown_time_is_held_with_both_conditions_named(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    assert desk.decide() == []
+    (job,) = desk.jobs()
+    assert (job.state, job.condition) == (JobState.HELD, "pre-nact-dwi or post-nact-dwi")
+    assert "before or after chemotherapy" in job.reason
+
+
+def test_a_persons_word_releases_a_held_study_as_what_it_was_said_to_be(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    desk.decide()
+    (held,) = desk.jobs()
+    confirm_job(desk.config, desk.spool, desk.database, held.job_id, condition=None, time_point=TimePoint.POST)
+    (to_run,) = desk.decide()
+    (job,) = desk.jobs(JobState.QUEUED)
+    assert (job.job_id, job.condition) == (to_run, "post-nact-dwi")
+    assert [job.job_id for job in desk.jobs(JobState.SUPERSEDED)] == [held.job_id]
+
+
+def test_a_word_that_leaves_the_question_open_is_not_taken(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    desk.decide()
+    (held,) = desk.jobs()
+    with pytest.raises(OperatorError, match="--condition pre-nact-dwi or --condition post-nact-dwi"):
+        confirm_job(desk.config, desk.spool, desk.database, held.job_id, condition=None, time_point=None)
+
+
+def test_a_therapy_that_is_entered_later_decides_the_studies_it_touches(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    desk.decide()
+    header = dcmread(dwi[0], stop_before_pixels=True)
+    therapy = Therapy.from_iso(
+        patient_id=header.PatientID, issuer=header.IssuerOfPatientID, name="FOLFOX", start="2024-04-01"
+    )
+    assert enter_therapies(desk.spool, desk.database, [therapy], default_issuer="") == (1, 1)
+    desk.decide()
+    (job,) = desk.jobs(JobState.QUEUED)
+    assert job.condition == "pre-nact-dwi"
+
+
+def test_a_therapy_that_is_withdrawn_takes_the_decision_back(desk: Desk, dwi: list[Path]) -> None:
+    header = dcmread(dwi[0], stop_before_pixels=True)
+    therapy = Therapy.from_iso(
+        patient_id=header.PatientID, issuer=header.IssuerOfPatientID, name="FOLFOX", start="2024-04-01"
+    )
+    enter_therapies(desk.spool, desk.database, [therapy], default_issuer="")
+    desk.receive(dwi)
+    desk.decide()
+    withdraw_therapy(desk.spool, desk.database, 1)
+    assert desk.decide() == []
+    (held,) = desk.jobs(JobState.HELD)
+    assert held.condition == "pre-nact-dwi or post-nact-dwi"
+
+
+def test_considering_a_study_twice_makes_one_job(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    desk.receive([])
+    for key in desk.spool.series_of(desk.spool.studies()[0]):
+        desk.spool.mark_dirty(key)
+    assert desk.decide() == []
+    assert len(desk.jobs()) == 1
+
+
+def test_a_late_slice_replaces_what_was_not_delivered(desk: Desk, dwi: list[Path]) -> None:
+    early, late = _without_top(dwi)
+    desk.receive(early, "CRLM-PRE")
+    desk.decide()
+    (first,) = desk.jobs()
+    desk.receive(late, "CRLM-PRE")
+    assert not desk.orders.is_current(first.order)
+    (to_run,) = desk.decide()
+    assert to_run != first.job_id
+    assert [job.job_id for job in desk.jobs(JobState.SUPERSEDED)] == [first.job_id]
+    (second,) = desk.jobs(JobState.QUEUED)
+    assert len(second.order.inputs["image"].instances) == 30
+
+
+def test_a_late_slice_after_delivery_makes_a_second_version_that_names_the_first(desk: Desk, dwi: list[Path]) -> None:
+    early, late = _without_top(dwi)
+    desk.receive(early, "CRLM-PRE")
+    desk.decide()
+    (first,) = desk.jobs()
+    desk.deliver(first)
+    desk.receive(late, "CRLM-PRE")
+    desk.decide()
+    (second,) = desk.jobs(JobState.QUEUED)
+    assert second.predecessor_job_id == first.job_id
+    assert [job.job_id for job in desk.jobs(JobState.COMMITTED)] == [first.job_id]
+
+
+def test_an_image_that_adds_nothing_to_the_chosen_volume_leaves_the_job_as_it_is(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive([path for path in dwi if _b(path) != 50], "CRLM-PRE")
+    desk.decide()
+    (job,) = desk.jobs()
+    desk.receive([path for path in dwi if _b(path) == 50], "CRLM-PRE")
+    assert desk.decide() == []
+    (same,) = desk.jobs()
+    assert same.job_id == job.job_id
+    assert desk.orders.is_current(same.order)
+
+
+def test_a_series_that_lacks_a_slice_waits_for_a_person(desk: Desk, dwi: list[Path]) -> None:
+    top = max((path for path in dwi if _b(path) == 1000), key=_z)
+    desk.receive([path for path in dwi if path != top], "CRLM-PRE")
+    assert desk.decide() == []
+    (job,) = desk.jobs()
+    assert (job.state, "1 of 30 slices missing" in job.reason) == (JobState.HELD, True), job.reason
+
+
+def test_a_series_that_no_decision_ever_saw_is_looked_at_when_the_node_starts(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    for marker in (desk.spool.path / "dirty").iterdir():
+        marker.unlink()
+    assert desk.decide() == []
+    assert desk.orders.reconcile() == 1
+    assert len(desk.decide()) == 1
+    assert desk.orders.reconcile() == 0
+
+
+def test_a_lost_database_never_gives_a_result_that_was_made_before_another_content(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (job,) = desk.jobs()
+    desk.spool.job_folder(job.job_id)  # as its first step leaves it
+    with desk.database.begin() as rows:
+        for table in (job_events, series, jobs):
+            rows.execute(table.delete())
+    desk.orders.reconcile()
+    (to_run,) = desk.decide()
+    assert to_run == f"{job.content_key}-2"
+
+
+def _without_top(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """All but the uppermost slice of each b-value, which nobody can know to be missing; and those."""
+    top_z = max(map(_z, files))
+    return [path for path in files if _z(path) < top_z], [path for path in files if _z(path) == top_z]
+
+
+def _z(path: Path) -> float:
+    return float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2])
+
+
+def _b(path: Path) -> float:
+    dataset = dcmread(path, stop_before_pixels=True)
+    return float(dataset.private_block(0x0043, "GEMS_PARM_01")[0x39].value[0]) % 1e9
