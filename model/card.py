@@ -100,12 +100,17 @@ class InputSpec(Strict):
 
 
 class OutputSpec(Strict):
-    """Output channel i is `classes[i]`, a key of terminology.yaml. `threshold` applies at native resolution."""
+    """Output channel i is `classes[i]`, a key of terminology.yaml. All limits apply at native resolution.
+
+    A lesion is a component of probability ≥ `threshold` that reaches `minimum_peak_probability` somewhere and is large
+    enough: what the network is sure of nowhere is no finding, however small a lesion it is sure of may be.
+    """
 
     classes: tuple[str, ...] = ("lesion",)
     activation: Literal["sigmoid"] = "sigmoid"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    minimum_peak_probability: Annotated[float, Field(ge=0, lt=1)] = 0.0
     minimum_lesion_ml: Annotated[float, Field(ge=0)] = 0.0
     minimum_lesion_voxels: Annotated[int, Field(ge=1)] = 1
 

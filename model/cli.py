@@ -42,24 +42,29 @@ def train_demo_command(
     out: OutOption = BUNDLES,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; the recipe's own number if not given.")] = None,
     cases: Annotated[int | None, typer.Option(help="Training phantoms; the recipe's own number if not given.")] = None,
-    start: Annotated[Path | None, typer.Option(help="A bundle folder whose weights to begin with.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A bundle folder whose weights to begin with, in place of the recipe's.")
+    ] = None,
     cache: Annotated[Path, typer.Option(help="Where drawn training slices are kept.")] = RUNS / "cases",
     workers: WorkersOption = 2,
 ) -> None:
     """Train demo weights on phantoms, on this machine's CPU, and write the bundle. Metrics come from `campaign`."""
     from model.bundle import load_bundle
-    from model.training.demo import DemoRecipe, train_demo
+    from model.training.demo import train_demo
+    from model.training.demo_card import bundle_name
+    from model.training.recipes import RECIPES
 
-    begun = load_bundle(start) if start else None
-    recipe = DemoRecipe()
-    recipe = replace(recipe, steps=steps or recipe.steps, cases=cases or recipe.cases)
     for name in _conditions(condition):
+        recipe = RECIPES[name]
+        recipe = replace(recipe, steps=steps or recipe.steps, cases=cases or recipe.cases)
+        beginning = start or (out / bundle_name(recipe.start) if recipe.start else None)
+        begun = load_bundle(beginning) if beginning else None
         with _progress(name) as heard:
             bundle = train_demo(name, out, recipe, cache=cache, workers=workers, start=begun, heard=heard)
         output = bundle.card.output
         console.print(
-            f"{bundle.path}: {recipe.images_seen} images seen, threshold {output.threshold}, "
-            f"smallest lesion {output.minimum_lesion_ml} ml"
+            f"{bundle.path}: {recipe.images_seen} images seen; a lesion is {output.threshold} or more, somewhere "
+            f"{output.minimum_peak_probability} or more, and at least {output.minimum_lesion_ml} ml"
         )
 
 

@@ -121,14 +121,7 @@ def evaluate(
 def score_case(engine: Engine, exam: Exam) -> CaseScore:
     """The serving path on one series, compared with its truth."""
     segmentation = engine.segment(exam.image)
-    output = engine.card.output
-    mask, findings = find_lesions(
-        segmentation.probability_DHW,
-        exam.image,
-        threshold=output.threshold,
-        minimum_voxels=output.minimum_lesion_voxels,
-        minimum_ml=output.minimum_lesion_ml,
-    )
+    mask, findings = find_lesions(segmentation.probability_DHW, exam.image, engine.card.output)
     matches = match_lesions(mask.labels_DHW, exam.labels_DHW)
     finding_of = {true: findings[answered - 1] for answered, true in matches.pairs}
     lesions = tuple(_score_lesion(exam, true, finding_of.get(true)) for true in range(1, matches.true + 1))

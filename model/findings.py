@@ -1,9 +1,9 @@
 """From probabilities to measured lesions. The report and the evaluation count lesions with these very lines.
 
-A lesion is a 26-connected component of `probability ≥ threshold`. Its diameters are measured as RECIST 1.1 asks
-(Eisenhauer et al., Eur J Cancer 2009;45:228): the long axis is the longest in-slice distance over all slices, the
-short axis the longest chord perpendicular to it in that slice. Distances are taken between the midpoints of the
-outline pixels' outer edges, in mm by the affine: on digitised ellipses of 4 to 40 pixels this differs from the
+A lesion is a 26-connected component of probabilities as the card's `OutputSpec` says. Its diameters are measured as
+RECIST 1.1 asks (Eisenhauer et al., Eur J Cancer 2009;45:228): the long axis is the longest in-slice distance over all
+slices, the short axis the longest chord perpendicular to it in that slice. Distances are taken between the midpoints
+of the outline pixels' outer edges, in mm by the affine: on digitised ellipses of 4 to 40 pixels this differs from the
 true diameter by +0.2 to +0.5 pixel, centres by −0.7 to −0.4 and corners by +0.6 to +0.95, and one voxel has its
 own size, not zero. The short axis is a chord of the slice's convex hull, so it always crosses the long axis.
 """
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from model.card import OutputSpec
 from model.volume import Float, Float64, Labels, Mask, Volume
 
 Point = tuple[float, float, float]
@@ -69,22 +70,18 @@ class _LongAxis(NamedTuple):
     outline_mm: Float64
 
 
-def find_lesions(
-    probability_DHW: Float,
-    volume: Volume,
-    *,
-    threshold: float,
-    minimum_voxels: int = 1,
-    minimum_ml: float = 0.0,
-) -> tuple[Mask, tuple[Finding, ...]]:
-    """Lesions of at least `minimum_voxels` and `minimum_ml`, largest first, and their mask: label n is finding n.
+def find_lesions(probability_DHW: Float, volume: Volume, output: OutputSpec) -> tuple[Mask, tuple[Finding, ...]]:
+    """Lesions as the card's `output` defines them, largest first, and their mask: label n is finding n.
 
     Raises ValueError when probability and volume are not on one grid.
     """
     if probability_DHW.shape != volume.array_DHW.shape:
         raise ValueError(f"probability {probability_DHW.shape} is not on the volume's grid {volume.array_DHW.shape}")
-    fewest = max(minimum_voxels, int(np.ceil(minimum_ml / volume.voxel_ml - 1e-9)))
-    labels_DHW = label_lesions(probability_DHW >= threshold, fewest)
+    labels_DHW = label_lesions(
+        probability_DHW >= output.threshold,
+        max(output.minimum_lesion_voxels, int(np.ceil(output.minimum_lesion_ml / volume.voxel_ml - 1e-9))),
+        probability_DHW >= output.minimum_peak_probability,
+    )
     boxes = ndimage.find_objects(labels_DHW)
     findings = tuple(
         _measure(number, box, labels_DHW, probability_DHW, volume) for number, box in enumerate(boxes, start=1)
@@ -92,10 +89,13 @@ def find_lesions(
     return Mask(labels_DHW, volume.affine_lps_mm), findings
 
 
-def label_lesions(foreground_DHW: NDArray[np.bool_], minimum_voxels: int = 1) -> Labels:
+def label_lesions(
+    foreground_DHW: NDArray[np.bool_], minimum_voxels: int = 1, peaks_DHW: NDArray[np.bool_] | None = None
+) -> Labels:
     """26-connected components of at least `minimum_voxels`, numbered 1..N by size, largest first.
 
-    Equal sizes keep the array's order. Raises ValueError for more than 65535 components, which are no lesions.
+    Where `peaks_DHW` is given, only components that hold one of its voxels. Equal sizes keep the array's order.
+    Raises ValueError for more than 65535 components, which are no lesions.
     """
     labels_DHW = np.zeros(foreground_DHW.shape, np.uint16)
     box = _bounding_box(foreground_DHW)
@@ -104,6 +104,8 @@ def label_lesions(foreground_DHW: NDArray[np.bool_], minimum_voxels: int = 1) ->
     components, count = ndimage.label(foreground_DHW[box], structure=_NEIGHBOURS_26)
     sizes = np.bincount(components.ravel(), minlength=count + 1)
     sizes[0] = 0
+    if peaks_DHW is not None:
+        sizes[np.bincount(components[peaks_DHW[box]], minlength=count + 1) == 0] = 0
     by_size = np.argsort(-sizes, kind="stable")
     kept = by_size[: int((sizes >= max(1, minimum_voxels)).sum())]
     if len(kept) > np.iinfo(np.uint16).max:

@@ -149,14 +149,7 @@ class Analysis:
         volume_path, probability_path = folder / "volume.bin", folder / "probability.bin"
         write_volume(volume_path, source.volume)
         seconds = self._engine.segment(card.path, volume_path, probability_path)
-        output = card.card.output
-        mask, findings = find_lesions(
-            read_probability(probability_path),
-            source.volume,
-            threshold=output.threshold,
-            minimum_voxels=output.minimum_lesion_voxels,
-            minimum_ml=output.minimum_lesion_ml,
-        )
+        mask, findings = find_lesions(read_probability(probability_path), source.volume, card.card.output)
         _write_mask(folder / MASK_NAME, mask)
         _write_findings(folder / FINDINGS_NAME, order, card, source, findings, seconds)
         # the source can be read again and the mask is kept: a hundred megabytes a job need not stay

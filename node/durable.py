@@ -13,6 +13,7 @@ import itertools
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -96,6 +97,9 @@ class Parts:
         try:
             for chunk in chunks:
                 _write_all(descriptor, chunk)
+            # the kernel's own stamp moves in steps of milliseconds: what follows at once would have the same age
+            now_ns = time.time_ns()
+            os.utime(descriptor, ns=(now_ns, now_ns))
             os.fsync(descriptor)
         except OSError:
             path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import copy
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,37 +22,15 @@ from model.bundle import Bundle, load_bundle, save_bundle
 from model.card import Card, InputSpec, OutputSpec, TrainingStatement
 from model.engine import Engine, has_bf16
 from model.evaluate import Exam, exams
-from model.findings import find_lesions
+from model.findings import label_lesions
 from model.metrics import Overlap
 from model.networks import build_network
-from model.training.augment import AugmentRanges, apply, draw
+from model.training.augment import apply, draw
 from model.training.cases import FIRST_VALIDATION_SEED, Slices, training_slices
 from model.training.demo_card import draft_card, input_spec
 from model.training.losses import pooled_loss
-
-
-@dataclass(frozen=True)
-class DemoRecipe:
-    """How a demo bundle is trained. `steps` × `batch` images are seen, whatever the machine."""
-
-    cases: int = 320
-    validation_cases: int = 24
-    steps: int = 900
-    batch: int = 12
-    lesion_share: float = 0.6
-    """Share of each batch that shows a lesion; the rest are slices without any."""
-    learning_rate: float = 6e-3
-    weight_decay: float = 1e-3
-    warmup_share: float = 0.05
-    average_decay: float = 0.995
-    rows: int = 96
-    """Rows of the picture that a step sees, of 128: above and below a body there is air, which costs time only."""
-    seed: int = 0
-    augment: AugmentRanges = field(default_factory=AugmentRanges)
-
-    @property
-    def images_seen(self) -> int:
-        return self.steps * self.batch
+from model.training.recipes import DemoRecipe
+from model.volume import Float
 
 
 @dataclass(frozen=True)
@@ -60,12 +38,15 @@ class OperatingPoint:
     """Where probabilities become lesions, and the mean Dice that chose it."""
 
     threshold: float
+    peak: float
     minimum_ml: float
     mean_dice: float
 
 
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
+PEAKS = (0.0, 0.7, 0.8, 0.85, 0.9, 0.95)
 MINIMUMS_ML = (0.0, 0.05, 0.1, 0.2, 0.4)
+FEWEST_VOXELS = 3
 
 Heard = Callable[[str, int, int, float], None]
 """Called with (phase, done, of, latest value): what a progress bar needs."""
@@ -90,7 +71,12 @@ def train_demo(
     network = fit(build(condition, recipe, start), slices, spec, recipe, heard)
     draft = draft_of(condition, recipe, start)
     point = choose_operating_point(draft, network, condition, recipe, workers, heard)
-    output = OutputSpec(threshold=point.threshold, minimum_lesion_ml=point.minimum_ml, minimum_lesion_voxels=3)
+    output = OutputSpec(
+        threshold=point.threshold,
+        minimum_peak_probability=point.peak,
+        minimum_lesion_ml=point.minimum_ml,
+        minimum_lesion_voxels=FEWEST_VOXELS,
+    )
     card = draft.model_copy(update={"output": output})
     return save_bundle(out / card.name, card, network.state_dict())
 
@@ -178,18 +164,18 @@ def batches(slices: Slices, spec: InputSpec, recipe: DemoRecipe) -> Iterator[tup
 def choose_operating_point(
     draft: Card, network: nn.Module, condition: str, recipe: DemoRecipe, workers: int, heard: Heard
 ) -> OperatingPoint:
-    """The threshold and minimum volume with the best mean Dice on validation phantoms, through the serving engine."""
+    """The threshold, least peak and least volume with the best mean Dice on validation phantoms, as served."""
     seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + recipe.validation_cases)
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(Path(folder), draft, network.state_dict())
         engine = Engine(load_bundle(Path(folder)), "cpu")
         for number, exam in enumerate(exams(condition, seeds, workers), start=1):
-            scores.append(_dice_table(engine, exam))
+            scores.append(dice_table(engine.segment(exam.image).probability_DHW, exam))
             heard("operating point", number, recipe.validation_cases, float(np.max(np.mean(scores, axis=0))))
     mean = np.mean(scores, axis=0)
-    row, column = np.unravel_index(int(mean.argmax()), mean.shape)
-    return OperatingPoint(THRESHOLDS[row], MINIMUMS_ML[column], float(mean[row, column]))
+    t, p, m = np.unravel_index(int(mean.argmax()), mean.shape)
+    return OperatingPoint(THRESHOLDS[t], PEAKS[p], MINIMUMS_ML[m], float(mean[t, p, m]))
 
 
 def draft_of(condition: str, recipe: DemoRecipe, start: Bundle | None = None) -> Card:
@@ -206,18 +192,23 @@ def draft_of(condition: str, recipe: DemoRecipe, start: Bundle | None = None) ->
     return draft_card(condition, training=statement, trained=True)
 
 
-def _dice_table(engine: Engine, exam: Exam) -> NDArray[np.float64]:
-    """Dice of one case for each threshold (rows) and minimum volume (columns)."""
-    probability_DHW = engine.segment(exam.image).probability_DHW
-    truth = exam.labels_DHW > 0
-    table = np.empty((len(THRESHOLDS), len(MINIMUMS_ML)))
-    for row, threshold in enumerate(THRESHOLDS):
-        mask, findings = find_lesions(probability_DHW, exam.image, threshold=threshold, minimum_voxels=3)
-        for column, minimum_ml in enumerate(MINIMUMS_ML):
-            # findings are in the order of volume: the ones to keep are the first
-            kept = sum(finding.volume_ml >= minimum_ml for finding in findings)
-            answer = (mask.labels_DHW > 0) & (mask.labels_DHW <= kept)
-            table[row, column] = Overlap.of(answer, truth).dice
+def dice_table(probability_DHW: Float, exam: Exam) -> NDArray[np.float64]:
+    """Dice of one case for each threshold (axis 0), least peak (axis 1) and least volume (axis 2)."""
+    truth_DHW = exam.labels_DHW > 0
+    true = int(np.count_nonzero(truth_DHW))
+    table = np.empty((len(THRESHOLDS), len(PEAKS), len(MINIMUMS_ML)))
+    for t, threshold in enumerate(THRESHOLDS):
+        labels_DHW = label_lesions(probability_DHW >= threshold, FEWEST_VOXELS)
+        found = labels_DHW > 0
+        label_N, count = labels_DHW[found], int(labels_DHW.max(initial=0))
+        sizes = np.bincount(label_N, minlength=count + 1)[1:]
+        hits = np.bincount(label_N, weights=truth_DHW[found], minlength=count + 1)[1:]
+        peaks = np.zeros(count + 1)
+        np.maximum.at(peaks, label_N, probability_DHW[found])
+        for p, m in np.ndindex(len(PEAKS), len(MINIMUMS_ML)):
+            kept = (peaks[1:] >= PEAKS[p]) & (sizes * exam.image.voxel_ml >= MINIMUMS_ML[m] - 1e-9)
+            both, answered = int(hits[kept].sum()), int(sizes[kept].sum())
+            table[t, p, m] = Overlap(both, answered - both, true - both).dice
     return table
 
 

@@ -39,7 +39,8 @@ _INPUTS: dict[str, dict[str, Any]] = {
         "scaling": Percentiles(),
     },
     "t2wi": {"modality": "MR", "weighting": "t2", "scaling": Percentiles()},
-    "ct": {"modality": "CT", "weighting": "ct", "phase": "portal-venous", "scaling": HuWindow()},
+    # slices are thin and vessels many: only the slices beside it tell a vessel that crosses from a round lesion
+    "ct": {"modality": "CT", "weighting": "ct", "phase": "portal-venous", "context": 1, "scaling": HuWindow()},
 }
 _INPUT_OF_CONDITION = {
     "pre-nact-dwi": "dwi",

@@ -64,10 +64,7 @@ def test_bf16_finds_what_fp32_finds(condition: str) -> None:
     for precision in (torch.bfloat16, torch.float32):
         engine.precision = precision
         probability_DHW = engine.segment(exam.image).probability_DHW
-        output = engine.card.output
-        mask, _ = find_lesions(
-            probability_DHW, exam.image, threshold=output.threshold, minimum_ml=output.minimum_lesion_ml
-        )
+        mask, _ = find_lesions(probability_DHW, exam.image, engine.card.output)
         masks.append(mask.labels_DHW > 0)
     assert masks[1].any()
     assert Overlap.of(*masks).dice > 0.98

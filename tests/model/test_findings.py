@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
+from model.card import OutputSpec
 from model.findings import Finding, find_lesions, label_lesions, longest_axes
 from model.volume import Volume
 
@@ -25,7 +26,7 @@ def affine_of(spacing_mm: tuple[float, float, float], degrees: float = 0.0) -> n
 
 def measured(mask: np.ndarray, affine: np.ndarray | None = None, **limits: float) -> tuple[Finding, ...]:
     volume = Volume(np.arange(mask.size, dtype=np.float32).reshape(mask.shape), np.eye(4) if affine is None else affine)
-    return find_lesions(mask.astype(np.float32), volume, threshold=0.5, **limits)[1]
+    return find_lesions(mask.astype(np.float32), volume, OutputSpec(**limits))[1]
 
 
 def ball(shape: tuple[int, int, int], spacing_mm: tuple[float, ...], centre: tuple[float, ...], r: float) -> np.ndarray:
@@ -95,7 +96,7 @@ def test_the_short_axis_is_perpendicular_in_the_same_slice_and_crosses_the_long_
     rng = np.random.default_rng(seed)
     blob = ndimage.gaussian_filter(rng.normal(size=(4, 50, 50)), (0.7, 4, 4))
     affine = affine_of((4.0, 1.3, 0.7), degrees=25.0)
-    for lesion in measured(blob > 0.03, affine, minimum_voxels=30):
+    for lesion in measured(blob > 0.03, affine, minimum_lesion_voxels=30):
         long = np.subtract(*reversed(lesion.long_axis_ends_lps_mm))
         short = np.subtract(*reversed(lesion.short_axis_ends_lps_mm))
         assert np.linalg.norm(long) == pytest.approx(lesion.long_axis_mm)
@@ -131,14 +132,16 @@ def test_lesions_are_numbered_by_volume_and_the_mask_agrees() -> None:
     mask = np.zeros((4, 30, 30))
     mask[1, 2:4, 2:4] = mask[1, 10:15, 10:15] = mask[2, 20:23, 20:23] = 1
     volume = Volume(np.zeros(mask.shape, np.float32), np.eye(4))
-    labelled, findings = find_lesions(mask, volume, threshold=0.5)
+    labelled, findings = find_lesions(mask, volume, OutputSpec())
     assert [f.voxel_count for f in findings] == [25, 9, 4]
     assert [f.number for f in findings] == [1, 2, 3]
     assert labelled.count == 3
     assert (labelled.labels_DHW[1, 12, 12], labelled.labels_DHW[2, 21, 21], labelled.labels_DHW[1, 2, 2]) == (1, 2, 3)
 
 
-@pytest.mark.parametrize(("limits", "left"), [({"minimum_voxels": 5}, 2), ({"minimum_ml": 0.02}, 1), ({}, 3)])
+@pytest.mark.parametrize(
+    ("limits", "left"), [({"minimum_lesion_voxels": 5}, 2), ({"minimum_lesion_ml": 0.02}, 1), ({}, 3)]
+)
 def test_what_is_below_the_minimum_size_is_no_lesion(limits: dict[str, float], left: int) -> None:
     mask = np.zeros((4, 30, 30))
     mask[1, 2:4, 2:4] = mask[1, 10:15, 10:15] = mask[2, 20:23, 20:23] = 1
@@ -148,15 +151,27 @@ def test_what_is_below_the_minimum_size_is_no_lesion(limits: dict[str, float], l
 def test_a_lesion_of_exactly_the_minimum_volume_is_kept() -> None:
     mask = np.zeros((3, 10, 10))
     mask[1, 2:5, 2:7] = 1
-    assert len(measured(mask, affine_of((1.0, 1.0, 1.0)), minimum_ml=0.015)) == 1
+    assert len(measured(mask, affine_of((1.0, 1.0, 1.0)), minimum_lesion_ml=0.015)) == 1
 
 
 def test_the_threshold_belongs_to_the_lesion() -> None:
     probability = np.zeros((3, 5, 5), np.float32)
     probability[1, 2, 2:4] = (0.5, 0.49)
     volume = Volume(np.zeros((3, 5, 5), np.float32), np.eye(4))
-    (only,) = find_lesions(probability, volume, threshold=0.5)[1]
+    (only,) = find_lesions(probability, volume, OutputSpec())[1]
     assert (only.voxel_count, only.mean_probability) == (1, 0.5)
+
+
+def test_what_the_network_is_sure_of_nowhere_is_no_lesion() -> None:
+    probability = np.zeros((3, 9, 9), np.float32)
+    probability[1, 1:3, 1:3] = 0.7
+    probability[1, 6:8, 6:8] = 0.5
+    probability[1, 7, 7] = 0.9
+    volume = Volume(np.zeros((3, 9, 9), np.float32), np.eye(4))
+    mask, (only,) = find_lesions(probability, volume, OutputSpec(minimum_peak_probability=0.9))
+    # the sure one is kept to its threshold's border, and is number 1 although the other one would be as large
+    assert (only.number, only.voxel_count) == (1, 4)
+    assert mask.labels_DHW[1, 6, 6] == 1
 
 
 def test_intensities_are_those_under_the_lesion() -> None:
@@ -164,21 +179,21 @@ def test_intensities_are_those_under_the_lesion() -> None:
     mask[1, 1, 1:4] = 1
     values = np.full(mask.shape, 900, np.float32)
     values[1, 1, 1:4] = (10, 20, 60)
-    (only,) = find_lesions(mask, Volume(values, np.eye(4)), threshold=0.5)[1]
+    (only,) = find_lesions(mask, Volume(values, np.eye(4)), OutputSpec())[1]
     assert (only.mean, only.median, only.minimum, only.maximum) == (30, 20, 10, 60)
     assert only.sd == pytest.approx(np.std([10, 20, 60]))
 
 
 def test_nothing_is_found_in_nothing() -> None:
     volume = Volume(np.zeros((3, 4, 4), np.float32), np.eye(4))
-    labelled, findings = find_lesions(np.zeros((3, 4, 4), np.float32), volume, threshold=0.5)
+    labelled, findings = find_lesions(np.zeros((3, 4, 4), np.float32), volume, OutputSpec())
     assert (labelled.count, findings) == (0, ())
 
 
 def test_another_grid_is_refused() -> None:
     volume = Volume(np.zeros((3, 4, 4), np.float32), np.eye(4))
     with pytest.raises(ValueError, match="grid"):
-        find_lesions(np.zeros((3, 4, 5), np.float32), volume, threshold=0.5)
+        find_lesions(np.zeros((3, 4, 5), np.float32), volume, OutputSpec())
 
 
 def test_more_components_than_labels_are_refused_as_noise() -> None:
@@ -195,5 +210,5 @@ def test_every_lesion_of_a_large_ct_is_measured() -> None:
     for centre, r in (((30, 200, 150), 12), ((50, 260, 180), 40), ((52, 180, 240), 20), ((70, 230, 120), 6)):
         mask |= ball(shape, spacing, centre, r)
     volume = Volume(np.zeros(shape, np.float32), affine_of(spacing))
-    _, findings = find_lesions(mask.astype(np.float32), volume, threshold=0.5, minimum_ml=0.1)
+    _, findings = find_lesions(mask.astype(np.float32), volume, OutputSpec(minimum_lesion_ml=0.1))
     assert [round(finding.long_axis_mm / 2) for finding in findings] == [40, 20, 12, 6]

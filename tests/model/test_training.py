@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from model.bundle import load_bundle
+from model.card import OutputSpec
 from model.engine import with_context
-from model.evaluate import FIRST_EVALUATION_SEED
+from model.evaluate import FIRST_EVALUATION_SEED, draw_exam
+from model.findings import find_lesions
+from model.metrics import Overlap
 from model.networks import build_network
 from model.phantom import GEOMETRIES, make_phantom
 from model.preprocess import intake
@@ -24,8 +28,9 @@ from model.training.cases import (
     training_geometry,
     training_slices,
 )
-from model.training.demo import DemoRecipe, fit, he_normal, learning_rate
-from model.training.demo_card import input_spec
+from model.training.demo import fit, he_normal, learning_rate
+from model.training.demo_card import DEMO_CONDITIONS, input_spec
+from model.training.recipes import RECIPES, DemoRecipe
 
 STILL = AugmentRanges(*[0.0] * 8)
 
@@ -63,7 +68,33 @@ def test_eight_slices_are_learnt_by_heart() -> None:
 def test_training_and_evaluation_never_share_a_seed() -> None:
     assert LAST_TRAINING_SEED < FIRST_EVALUATION_SEED
     assert DemoRecipe().cases <= FIRST_VALIDATION_SEED
-    assert FIRST_VALIDATION_SEED + DemoRecipe().validation_cases <= LAST_TRAINING_SEED + 1
+    assert RECIPES.keys() == set(DEMO_CONDITIONS)
+    for recipe in RECIPES.values():
+        assert recipe.cases <= FIRST_VALIDATION_SEED
+        assert FIRST_VALIDATION_SEED + recipe.validation_cases <= LAST_TRAINING_SEED + 1
+
+
+def test_all_conditions_in_order_find_the_bundle_that_they_start_from() -> None:
+    for position, condition in enumerate(DEMO_CONDITIONS):
+        assert RECIPES[condition].start in (None, *DEMO_CONDITIONS[:position])
+
+
+def test_the_operating_point_counts_as_serving_does() -> None:
+    exam = draw_exam("pre-nact-dwi", FIRST_VALIDATION_SEED)
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=exam.labels_DHW.shape), (1, 4, 4))
+    seen = ndimage.gaussian_filter(np.where(exam.labels_DHW > 0, 1.0, 0.0), (0, 1, 1))
+    probability_DHW = (0.15 * noise / noise.std() + 0.8 * seen).clip(0, 1).astype(np.float32)
+    table = demo.dice_table(probability_DHW, exam)
+    assert len(np.unique(table)) > 20
+    for t, p, m in ((0, 0, 0), (1, 1, 2), (2, 3, 4)):
+        output = OutputSpec(
+            threshold=demo.THRESHOLDS[t],
+            minimum_peak_probability=demo.PEAKS[p],
+            minimum_lesion_ml=demo.MINIMUMS_ML[m],
+            minimum_lesion_voxels=demo.FEWEST_VOXELS,
+        )
+        mask, _ = find_lesions(probability_DHW, exam.image, output)
+        assert table[t, p, m] == Overlap.of(mask.labels_DHW > 0, exam.labels_DHW > 0).dice
 
 
 def test_an_evaluation_seed_is_refused_for_training(tmp_path: Path) -> None:

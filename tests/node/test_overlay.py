@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from model.card import OutputSpec
 from model.findings import Finding, find_lesions
 from model.volume import Mask, Volume
 from node.dicom.header import FrameHeader
@@ -60,7 +61,7 @@ def patient(affine: NDArray[np.float64], shape: tuple[int, int, int] = SHAPE) ->
 
 def scene(affine: NDArray[np.float64] = AXIAL) -> tuple[SourceVolume, Mask, tuple[Finding, ...]]:
     volume, lesion = patient(affine)
-    mask, findings = find_lesions(lesion.astype(np.float32), volume, threshold=0.5)
+    mask, findings = find_lesions(lesion.astype(np.float32), volume, OutputSpec())
     header = Dataset()
     header.SOPClassUID, header.PatientName = CTImageStorage, "Secret^Name"
     return SourceVolume(volume, (), FrameHeader(header)), mask, findings
@@ -230,7 +231,7 @@ def test_many_lesions_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
     probability = np.zeros(SHAPE, np.float32)
     for number in range(12):
         probability[4, 20 + 4 * (number // 4), 20 + 4 * (number % 4)] = 1
-    mask, findings = find_lesions(probability, volume, threshold=0.5)
+    mask, findings = find_lesions(probability, volume, OutputSpec())
     source, *_ = scene()
     draw_overlay(tmp_path / "many.png", source, mask, findings, title="Portal-venous CT")
     assert len(findings) == 12
@@ -250,7 +251,7 @@ def test_a_picture_of_a_real_ct_is_drawn(
     source = read_series(shared_data / "ct-liver/crlm-ct-1004")
     probability = np.zeros(source.volume.array_DHW.shape, np.float32)
     probability[20, 220:250, 150:190] = 1
-    mask, findings = find_lesions(probability, source.volume, threshold=0.5)
+    mask, findings = find_lesions(probability, source.volume, OutputSpec())
     draw_overlay(tmp_path / "ct.png", source, mask, findings, title="Portal-venous CT")
     pixels = pixels_of(tmp_path / "ct.png")[100:700, 20:850]
     _, columns = np.nonzero(close_to(pixels, lesion_rgb(1)))

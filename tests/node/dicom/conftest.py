@@ -25,6 +25,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from model.card import OutputSpec
 from model.findings import Finding, find_lesions
 from model.volume import Mask, Volume
 from node.config import Term, load_config
@@ -253,7 +254,7 @@ def lesions_on() -> Callable[[Stack], Lesions]:
         probability[1, 3:10, 4] = probability[2, 3:11, 4] = probability[3, 3:12, 4] = 0.9
         probability[1:4, 3, 4:9] = probability[1:4, 6, 4:7] = 0.9
         probability[0, -3, -6:-4] = 0.8
-        mask, findings = find_lesions(probability, Volume(stack.array_DHW, stack.affine_lps_mm), threshold=0.5)
+        mask, findings = find_lesions(probability, Volume(stack.array_DHW, stack.affine_lps_mm), OutputSpec())
         tracking = tuple(Tracking(f"Lesion {f.number}", generate_uid()) for f in findings)
         return Lesions(mask, findings, tracking)
 
@@ -271,7 +272,7 @@ def real_ct(shared_data: Path) -> Callable[[], tuple[SourceVolume, Mask, tuple[F
         source = read_volume(RoleInput(headers[0].SeriesInstanceUID, tuple(refs)))
         probability = np.zeros(source.volume.array_DHW.shape, np.float32)
         probability[10:15, 200:230, 150:190] = probability[20:22, 300:306, 180:189] = 0.9
-        mask, findings = find_lesions(probability, source.volume, threshold=0.5)
+        mask, findings = find_lesions(probability, source.volume, OutputSpec())
         return source, mask, findings, tuple(Tracking(f"Lesion {f.number}", generate_uid()) for f in findings)
 
     return make

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from model.card import OutputSpec
 from model.findings import find_lesions
 from node.dicom.check import check_objects
 from node.dicom.context import Tracking
@@ -60,7 +61,7 @@ def _analyse(paths: list[Path], context: Any, folder: Path) -> None:
     source = read_volume(RoleInput("", tuple(refs)))
     probability = np.zeros(source.volume.array_DHW.shape, np.float32)
     probability[1:3, :3, :4] = 1
-    mask, findings = find_lesions(probability, source.volume, threshold=0.5)
+    mask, findings = find_lesions(probability, source.volume, OutputSpec())
     tracking = [Tracking(f"Lesion {finding.number}", mint_tracking_uid()) for finding in findings]
     seg = encode_seg(context, source, mask, findings, tracking, folder / "seg.dcm")
     encode_sr(context, source, mask, findings, tracking, folder / "sr.dcm", seg=seg)

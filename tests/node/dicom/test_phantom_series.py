@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from model.card import OutputSpec
 from model.findings import find_lesions
 from model.phantom import Geometry, Phantom, make_phantom
 from model.volume import Volume
@@ -83,7 +84,7 @@ def test_lesions_of_a_phantom_are_encoded_where_its_truth_says(
     _require_same_image(source, subject)
 
     labels = on_grid_of(source.volume, truth.labels_DHW, truth.affine_lps_mm)
-    mask, findings = find_lesions((labels > 0).astype(np.float32), source.volume, threshold=0.5)
+    mask, findings = find_lesions((labels > 0).astype(np.float32), source.volume, OutputSpec())
     tracking = [Tracking(f"Lesion {finding.number}", mint_tracking_uid()) for finding in findings]
     context = make_context(condition=condition, weighting={"ct": "ct", "t2wi": "t2", "dwi": "dwi"}[_kind(condition)])
     seg = encode_seg(context, source, mask, findings, tracking, tmp_path / "seg.dcm")

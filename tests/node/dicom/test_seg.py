@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
+from model.card import OutputSpec
 from model.findings import find_lesions
 from model.volume import Mask
 from node.config import Term
@@ -175,7 +176,7 @@ def test_lesions_on_one_slice_each_refer_to_it(
     source = read_volume(stack.role_input)
     probability = np.zeros(stack.array_DHW.shape, np.float32)
     probability[2:4, 3:6, 3:6] = probability[2:4, -6:-3, -6:-3] = 0.9
-    mask, findings = find_lesions(probability, source.volume, threshold=0.5)
+    mask, findings = find_lesions(probability, source.volume, OutputSpec())
     tracking = tuple(Tracking(f"Lesion {f.number}", generate_uid()) for f in findings)
     encode_seg(make_context(), source, mask, findings, tracking, path)
     check_objects(path, None, source, mask, tracking)

@@ -1,0 +1,49 @@
+"""The recipes of the demo bundles, one per condition: all that `crlm-model train-demo` does not read from a card.
+
+Steps and cases are what two CPU cores do in a quarter of an hour per condition. Why they are as they are: docs/LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from model.training.augment import AugmentRanges
+
+
+@dataclass(frozen=True)
+class DemoRecipe:
+    """How a demo bundle is trained. `steps` × `batch` images are seen, whatever the machine."""
+
+    cases: int = 320
+    validation_cases: int = 48
+    steps: int = 1500
+    batch: int = 12
+    lesion_share: float = 0.6
+    """Share of each batch that shows a lesion; the rest are slices without any."""
+    learning_rate: float = 6e-3
+    weight_decay: float = 1e-3
+    warmup_share: float = 0.05
+    average_decay: float = 0.995
+    rows: int = 96
+    """Rows of the picture that a step sees, of 128: above and below a body there is air, which costs time only."""
+    seed: int = 0
+    augment: AugmentRanges = field(default_factory=AugmentRanges)
+    start: str | None = None
+    """The condition whose demo bundle gives the first weights; None begins with random ones."""
+
+    @property
+    def images_seen(self) -> int:
+        return self.steps * self.batch
+
+
+# Hounsfield units mean the same everywhere: what would be another scanner's scale in MR is noise in CT.
+_CT_RANGES = AugmentRanges(log_gamma=0.08, gain=0.04, offset=0.03, noise_sd=0.006)
+
+RECIPES: dict[str, DemoRecipe] = {
+    "pre-nact-dwi": DemoRecipe(cases=400, steps=3000, lesion_share=0.5),
+    "pre-nact-t2wi": DemoRecipe(start="pre-nact-dwi"),
+    "post-nact-dwi": DemoRecipe(start="pre-nact-dwi"),
+    "post-nact-t2wi": DemoRecipe(start="pre-nact-t2wi"),
+    "ct-portal-venous": DemoRecipe(cases=400, steps=3600, lesion_share=0.5, augment=_CT_RANGES),
+}
+"""A condition stands after the one that it starts from."""
