@@ -9,30 +9,19 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.card import Card
+from model.card import CARD_NAME, BundleCard, BundleProblem, Card, read_card
 from model.networks import NETWORKS, build_network
 
-CARD_NAME = "card.json"
 WEIGHTS_NAME = "weights.safetensors"
 
 
-class BundleProblem(Exception):
-    """A bundle cannot be used; the message names the file, what was expected, what was found and what to do."""
-
-
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(BundleCard):
     """A card and the folder it describes, its weights' digest verified."""
-
-    card: Card
-    path: Path
-    sha256: str
-    """Digest of `card.json`, which holds the weights' digest: the identity of everything the bundle decides."""
 
     @cached_property
     def weights_path(self) -> Path:
@@ -62,33 +51,17 @@ class Bundle:
 
 def load_bundle(path: Path) -> Bundle:
     """The bundle in folder `path`. Raises BundleProblem: no such folder or file, invalid card, other weights."""
-    card_path, weights_path = path / CARD_NAME, path / WEIGHTS_NAME
-    raw = _read(card_path)
-    card = parse_card(raw, card_path)
-    if card.network.id not in NETWORKS:
+    read, weights_path = read_card(path), path / WEIGHTS_NAME
+    if read.card.network.id not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
-        raise BundleProblem(f"{card_path}: network.id is {card.network.id!r}, this version knows: {known}")
+        raise BundleProblem(f"{path / CARD_NAME}: network.id is {read.card.network.id!r}, this version knows: {known}")
     found = _sha256_of_file(weights_path)
-    if found != card.sha256:
+    if found != read.card.sha256:
         raise BundleProblem(
-            f"{weights_path}: sha256 expected {card.sha256}, found {found}: the weights are not those that the card "
-            "describes. Restore both files from where the bundle came from; never edit the digest by hand"
+            f"{weights_path}: sha256 expected {read.card.sha256}, found {found}: the weights are not those that the "
+            "card describes. Restore both files from where the bundle came from; never edit the digest by hand"
         )
-    return Bundle(card, path, hashlib.sha256(raw).hexdigest())
-
-
-def card_digest(path: Path) -> str:
-    """What `Bundle.sha256` would be for the folder now, without reading the weights. Raises BundleProblem."""
-    return hashlib.sha256(_read(path / CARD_NAME)).hexdigest()
-
-
-def parse_card(raw: bytes, card_path: Path) -> Card:
-    """The card in the bytes `raw`. Raises BundleProblem with one line per wrong key."""
-    try:
-        return Card.model_validate_json(raw)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-        raise BundleProblem(f"{card_path}: not a valid card: {wrong}") from error
+    return Bundle(read.card, path, read.sha256)
 
 
 def save_bundle(path: Path, card: Card, state_dict: dict[str, Tensor], *, half: bool = True) -> Bundle:
@@ -125,22 +98,13 @@ def _stored(name: str, value: Tensor, *, half: bool) -> Tensor:
     return plain
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleProblem(
-            f"{path}: cannot be read ({error.strerror}); a bundle is a folder with both files"
-        ) from error
-
-
 def _sha256_of_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleProblem(
-            f"{path}: cannot be read ({error.strerror}); a bundle is a folder with both files"
+            f"{path}: cannot be read ({error.strerror}); a bundle is a folder with card and weights"
         ) from error
 
 

@@ -1,14 +1,19 @@
 """The card: what a bundle's weights are, what they may be fed, what comes out, and how well that was measured.
 
 A card is the contract between training, engine, routing and the result objects (models.md §11.1). It is the only
-thing that drives the engine: nothing about a network's input is decided anywhere else.
+thing that drives the engine: nothing about a network's input is decided anywhere else. To read a card costs no torch.
 """
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+CARD_NAME = "card.json"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -18,6 +23,10 @@ UNSAVED_SHA256 = "0" * 64
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class BundleProblem(Exception):
+    """A bundle cannot be used; the message names the file, what was expected, what was found and what to do."""
 
 
 class Strict(BaseModel):
@@ -173,3 +182,39 @@ class Card(Strict):
     def is_demo(self) -> bool:
         """Results may only go to a peer that accepts demo results: demo use, phantom-trained or not trained at all."""
         return self.intended_use == "demo" or self.training.trained_on == "phantom" or not self.trained
+
+
+@dataclass(frozen=True)
+class BundleCard:
+    """A bundle's card, and the folder where it lies."""
+
+    card: Card
+    path: Path
+    sha256: str
+    """Digest of `card.json`, which holds the weights' digest: the identity of everything the bundle decides."""
+
+
+def read_card(path: Path) -> BundleCard:
+    """The card in bundle folder `path`; the weights are not looked at. Raises BundleProblem, one line per wrong key."""
+    card_path = path / CARD_NAME
+    raw = _read(card_path)
+    try:
+        card = Card.model_validate_json(raw)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        raise BundleProblem(f"{card_path}: not a valid card: {wrong}") from error
+    return BundleCard(card, path, hashlib.sha256(raw).hexdigest())
+
+
+def card_digest(path: Path) -> str:
+    """What `BundleCard.sha256` is for the folder now. Raises BundleProblem."""
+    return hashlib.sha256(_read(path / CARD_NAME)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleProblem(
+            f"{path}: cannot be read ({error.strerror}); a bundle is a folder with card and weights"
+        ) from error

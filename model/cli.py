@@ -137,7 +137,8 @@ def campaign(
 @app.command("list")
 def list_bundles(bundles: Annotated[Path, typer.Argument(help="Folder of bundles.")] = BUNDLES) -> None:
     """What lies in a folder of bundles, and whether it may be used."""
-    from model.bundle import BundleProblem, load_bundle
+    from model.bundle import load_bundle
+    from model.card import BundleProblem
 
     table = Table("bundle", "version", "conditions", "use", "trained on", "Dice on unseen phantoms", "state")
     for folder in sorted(path for path in bundles.iterdir() if path.is_dir()):

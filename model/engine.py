@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.bundle import Bundle, BundleProblem
+from model.bundle import Bundle
 from model.canonical import VolumeProblem
-from model.card import Card, InputSpec
+from model.card import BundleProblem, Card, InputSpec
 from model.preprocess import Intake, intake
 from model.volume import Float, Float64, Volume
 

@@ -28,7 +28,8 @@ from typing import IO, Any
 
 import torch
 
-from model.bundle import BundleProblem, card_digest, load_bundle
+from model.bundle import load_bundle
+from model.card import BundleProblem, card_digest
 from model.engine import Engine, VolumeProblem, choose_device
 from model.exchange import ExchangeProblem, read_volume, write_probability
 

@@ -6,47 +6,25 @@ know of a bundle.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from model.card import Card
+from model.card import BundleCard, BundleProblem, Card, read_card
 from node.config import Config, Evidence, Route
 from node.errors import BundleError, ConfigurationError
 
-CARD_NAME = "card.json"
+__all__ = ["BundleCard", "bundle_card", "cards_of"]
 
 # what routes.yaml calls a weighting → what a card calls it
 _CARD_WEIGHTING = {"dwi": "dwi-trace", "t2": "t2", "ct": "ct"}
 
 
-@dataclass(frozen=True)
-class BundleCard:
-    """A bundle's card, where it lies, and the digest that identifies it (of the card, which holds the weights')."""
-
-    card: Card
-    path: Path
-    sha256: str
-
-
-def read_card(path: Path) -> BundleCard:
+def bundle_card(path: Path) -> BundleCard:
     """The card in bundle folder `path`. Raises BundleError naming the file and what is wrong with it."""
-    card_path = path / CARD_NAME
     try:
-        raw = card_path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{card_path}: cannot be read ({error.strerror}); a bundle is a folder with card and weights"
-        ) from error
-    try:
-        card = Card.model_validate_json(raw)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-        raise BundleError(f"{card_path}: not a valid card: {wrong}") from error
-    return BundleCard(card, path, hashlib.sha256(raw).hexdigest())
+        return read_card(path)
+    except BundleProblem as problem:
+        raise BundleError(str(problem)) from problem
 
 
 def cards_of(config: Config) -> Mapping[str, BundleCard]:
@@ -58,7 +36,7 @@ def cards_of(config: Config) -> Mapping[str, BundleCard]:
     faults: list[str] = []
     for route in config.routes:
         try:
-            found = cards.setdefault(route.bundle, read_card(config.bundle_path(route.bundle)))
+            found = cards.setdefault(route.bundle, bundle_card(config.bundle_path(route.bundle)))
         except BundleError as error:
             faults.append(str(error))
             continue

@@ -156,7 +156,8 @@ def _database(config: Config) -> Iterator[Check]:
 
 def _bundles(config: Config) -> Iterator[Check]:
     # torch is imported only here, below
-    from model.bundle import BundleProblem, load_bundle
+    from model.bundle import load_bundle
+    from model.card import BundleProblem
     from model.engine import Engine
 
     users: dict[str, list[str]] = {}

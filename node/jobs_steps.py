@@ -7,7 +7,6 @@ replay as another type, and the workflow would take another branch than before t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -195,9 +194,6 @@ class Steps:
             return _outcome("failed", f"internal error ({type(error).__name__})")
 
     def _send(self, peer: str, objects: Sequence[ResultObject]) -> Receipt:
-        altered = [item.kind for item in objects if not _is_as_encoded(item)]
-        if altered:
-            return Receipt(False, False, f"not sent: {', '.join(altered)} is no longer what was encoded")
         try:
             return self.work.deliver(peer, objects)
         except (NodeError, OSError) as error:
@@ -221,12 +217,3 @@ def _unsent(error: NodeError | OSError) -> Receipt:
     if isinstance(error, NodeError):
         return Receipt(False, error.retry, str(error))
     return Receipt(False, True, f"{type(error).__name__}: {error.strerror}")
-
-
-def _is_as_encoded(item: ResultObject) -> bool:
-    """Whether a file still has the bytes that were checked after encoding."""
-    try:
-        with item.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == item.sha256
-    except FileNotFoundError:
-        return False

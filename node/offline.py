@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from node.analysis import Analysis, OfflineLedger
-from node.bundles import BundleCard, read_card
+from node.bundles import BundleCard, bundle_card
 from node.config import Config, Route
 from node.dicom.header import read_header
 from node.domain import Decision, JobOrder, TimePoint
@@ -139,7 +139,7 @@ def _segment(
     route = config.route(condition)
     assert route is not None  # picks are made of routes
     try:
-        card = cards.setdefault(route.bundle, read_card(config.bundle_path(route.bundle)))
+        card = cards.setdefault(route.bundle, bundle_card(config.bundle_path(route.bundle)))
         order = JobOrder(
             study_uid=volume.study_uid,
             condition=condition,

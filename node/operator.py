@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from node.bundles import read_card
+from node.bundles import bundle_card
 from node.config import Config
 from node.database import Database
 from node.database_jobs import Job, job_of
@@ -134,7 +134,7 @@ def retry_job(config: Config, spool: Spool, database: Database, jobs: JobsClient
     if job.state is JobState.HELD and not job.summary:
         raise OperatorError(f"job {job_id} waits for a word: {job.reason}; use `crlm-node jobs confirm`")
     route = config.route(job.condition)
-    card = read_card(config.bundle_path(route.bundle)) if route else None
+    card = bundle_card(config.bundle_path(route.bundle)) if route else None
     if route is None or card is None or (route.revision, card.sha256) != (job.order.route_revision, job.bundle_sha256):
         if study is None:
             raise OperatorError(f"job {job_id}: its route has changed and its study is not in the spool any more")

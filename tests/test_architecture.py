@@ -62,7 +62,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "alembic": ("node.database", "node.migrations"),
     "psycopg": ("node.database", "node.jobs"),
     "ruamel": ("node.yaml_file", "node.demo"),  # the demo writes a configuration
-    "pydantic": ("node.config", "node.yaml_file", "node.bundles", "model"),
+    "pydantic": ("node.config", "node.yaml_file", "model"),
     "typer": ("node.cli", "model.cli"),
 }
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.bundle import Bundle, BundleProblem, card_digest, load_bundle, save_bundle
+from model.bundle import Bundle, load_bundle, save_bundle
+from model.card import BundleProblem, card_digest
 
 
 @pytest.fixture

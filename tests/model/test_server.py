@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.bundle import Bundle, BundleProblem, card_digest
+from model.bundle import Bundle
+from model.card import BundleProblem, card_digest
 from model.engine import Engine, VolumeProblem
 from model.exchange import read_probability, write_volume
 from model.server import kind_of
