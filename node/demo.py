@@ -230,7 +230,7 @@ def _play(
         while not all(show.is_over for show in shows) and time.monotonic() < give_up_s:
             for show, sent in zip(shows, sending, strict=True):
                 if sent.done():
-                    sent.result()  # a study that could not be sent ends the demo with the reason
+                    sent.result()  # what a phantom or its writing raises is our fault and ends the demo
                 _look(show, config, database)
             live.update(_board(shows))
             time.sleep(0.1)
@@ -238,12 +238,19 @@ def _play(
 
 
 def _send(show: Show, made: Future[tuple[str, list[Path]]], port: int) -> None:
-    from simulator.sending import send
+    from simulator.sending import SendFailed, is_accepted, send
 
     study_uid, files = made.result()
     show.files, show.total, show.word = files, len(files), "is sent"
     show.study_uid = study_uid
-    send(files, "127.0.0.1", port, called_ae=show.play.called_ae, calling_ae="PHANTOM1")
+    try:
+        answers = send(files, "127.0.0.1", port, called_ae=show.play.called_ae, calling_ae="PHANTOM1")
+    except SendFailed as failure:
+        show.word, show.is_over = f"not sent: {failure}", True
+        return
+    refused = next((status for _, status in answers.statuses if not is_accepted(status)), None)
+    if refused is not None:
+        show.word, show.is_over = f"not sent whole: the node answered {refused:04X}", True
 
 
 def _look(show: Show, config: Config, database: Database) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model.metrics import Overlap, match_lesions
@@ -91,28 +92,26 @@ def _why(told: Mapping[str, Any]) -> str:
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:
-    """The closing table, and one line for each study that did not get through."""
+    """The closing table; a study that did not get through says where it stands. Reads well from 80 columns on."""
     table = Table(
-        title="what came back from the archive, judged against the truth", title_justify="left", pad_edge=False
+        title="what came back from the archive, judged against the truth",
+        title_justify="left",
+        show_lines=True,
     )
-    for column, justify in (
-        ("study", "left"), ("condition", "left"), ("why", "left"), ("lesions found / true", "right"), ("Dice", "right"),
-        ("volume ml", "right"), ("longest mm", "right"), ("last slice → committed", "right"),
-    ):  # fmt: skip
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal in a tuple is a str
+    table.add_column("study: condition, and why", ratio=1)
+    for heading in ("lesions\nfound/true", "Dice", "volume\nml", "longest\nmm", "committed\nafter s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for item in results:
         if item.found is None:
-            table.add_row(item.name, "", f"[red]{item.word}[/]", "", "", "", "", "")
+            table.add_row(f"{item.name}\n[red]{escape(item.word)}[/]", *[""] * 5)
             continue
+        is_exact = item.hit == item.true == item.found
         table.add_row(
-            item.name,
-            item.condition,
-            f"[dim]{item.why}[/]",
-            f"{item.found} / {item.true}"
-            + (f" ({item.hit} hit)" if item.hit != item.true or item.found != item.true else ""),
+            f"{item.name}: [bold]{item.condition}[/]\n[dim]{escape(item.why)}[/]",
+            f"{item.found} / {item.true}" + ("" if is_exact else f"\n[dim]{item.hit} hit[/]"),
             f"{item.dice:.2f}",
             f"{item.volume_ml:.1f}",
             "" if item.longest_axis_mm is None else f"{item.longest_axis_mm:.0f}",
-            "" if item.seconds is None else f"{item.seconds:.1f} s",
+            "" if item.seconds is None else f"{item.seconds:.1f}",
         )
     console.print(table)

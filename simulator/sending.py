@@ -30,7 +30,12 @@ class SendResult:
     @property
     def is_accepted(self) -> bool:
         """Each instance was answered with 0000 or a warning (Bxxx)."""
-        return all(status == 0 or status >> 12 == 0xB for _, status in self.statuses)
+        return all(is_accepted(status) for _, status in self.statuses)
+
+
+def is_accepted(status: int) -> bool:
+    """0000, or a warning (Bxxx): the receiver has the instance."""
+    return status == 0 or status >> 12 == 0xB
 
 
 def send(

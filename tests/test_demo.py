@@ -50,6 +50,6 @@ def test_everything_it_leaves_says_that_the_weights_are_for_demonstration(
 
 
 def _environment() -> dict[str, str]:
-    """A terminal of some width, and nothing of the caller's configuration."""
+    """A terminal as wide as any, and nothing of the caller's configuration."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CRLM_NODE_")}
-    return {**kept, "COLUMNS": "150"}
+    return {**kept, "COLUMNS": "80"}
