@@ -161,6 +161,17 @@ def record_state(rows: Rows, job_id: str, state: JobState, reason: str = "") -> 
     return True
 
 
+def add_remark(rows: Rows, job_id: str, remark: str) -> None:
+    """Put what became known of a job after its end into its reason and events, once. Its state stays."""
+    job = lock_job(rows, job_id)
+    if remark in (event.reason for event in events_of(rows, job_id)):
+        return
+    at = iso(utc_now())
+    rows.execute(update(jobs).where(jobs.c.job_id == job_id).values(reason=remark, updated_at=at))
+    rows.execute(insert(job_events).values(job_id=job_id, at=at, state=job.state.value, reason=remark))
+    event(log, "job remarked upon", level=logging.WARNING, job=job_id, reason=remark)
+
+
 def lock_job(rows: Rows, job_id: str) -> Job:
     """The job; nobody else changes anything of it, its deliveries included, until the transaction ends.
 

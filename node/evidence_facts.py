@@ -112,6 +112,8 @@ class VolumeFacts:
     acquired: datetime | None = None
     """When the lowest slice was acquired, by the scanner's clock."""
     study_date: date | None = None
+    rejection: Sign | None = None
+    """The key object note that takes one of its instances back."""
 
     @property
     def contrast_phase(self) -> str | None:

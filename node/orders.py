@@ -21,7 +21,17 @@ from node.assembly import SeriesReady, StudyReady, generation_of
 from node.bundles import BundleCard
 from node.config import Config
 from node.database import Database, Rows, iso, utc_now
-from node.database_jobs import Job, add_job, add_next_run, job_of, list_jobs, objects_of, record_state, set_generation
+from node.database_jobs import (
+    Job,
+    add_job,
+    add_next_run,
+    add_remark,
+    job_of,
+    list_jobs,
+    objects_of,
+    record_state,
+    set_generation,
+)
 from node.database_studies import (
     known_markers,
     list_therapies,
@@ -31,11 +41,12 @@ from node.database_studies import (
     series_of_study,
     study_of,
 )
-from node.delivery_records import is_begun, supersede
+from node.delivery_records import cancel_job, is_begun, supersede
 from node.dicom.header import text
 from node.domain import Decision, JobOrder, JobState, SeriesKey, TimePointFinding
 from node.errors import GeometryError
-from node.evidence import SeriesEvidence, StudyHeader, read_series
+from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
+from node.evidence_rejection import rejections, volumes_of
 from node.inputs import role_input
 from node.routing import Pick, StudyDecision, as_json, decide
 from node.routing_criteria import SEVERITY
@@ -81,8 +92,8 @@ class Orders:
         with self._database.begin() as rows:
             header = self._record_study(rows, ready, series, evidence)
             finding = self._time_point(rows, header)
-        volumes = [volume for found in evidence.values() for volume in found.volumes]
-        decision = decide(volumes, self._config.routes, finding)
+        headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
+        decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding)
         # files are hashed here, while no transaction keeps other writers waiting
         offers = [offer for pick in decision.picks if (offer := self._offer(header, series, pick))]
         with self._database.begin() as rows:
@@ -93,6 +104,7 @@ class Orders:
                 if row.confirmed_condition
             }
             wanted = [replace(offer, hold_reason=_hold_reason(offer, confirmed)) for offer in offers]
+            self._take_back(rows, header.study_uid, rejections(headers.values()))
             return self._settle(rows, header.study_uid, wanted)
 
     def reconcile(self) -> int:
@@ -231,6 +243,17 @@ class Orders:
             generation=self._generation(_keys(order)),
             is_demo=card.card.is_demo if card else False,
         )
+
+    def _take_back(self, rows: Rows, study_uid: str, rejected: Mapping[str, Sign]) -> None:
+        """End the jobs whose images their archive has taken back; those that a peer has results of are marked."""
+        for job in list_jobs(rows, study_uid=study_uid) if rejected else ():
+            uids = (instance.sop_instance_uid for given in job.order.inputs.values() for instance in given.instances)
+            sign = next((rejected[uid] for uid in uids if uid in rejected), None)
+            if sign is None:
+                continue
+            cancel_job(rows, job.job_id, sign.what, utc_now())
+            if is_begun(rows, job.job_id):
+                add_remark(rows, job.job_id, f"results are at a peer, but {sign.what}")
 
     def _settle(self, rows: Rows, study_uid: str, wanted: Sequence[Wanted]) -> list[str]:
         """Make the study's jobs those that are wanted; returns the ids of jobs that may run now."""

@@ -77,6 +77,12 @@ def identity(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
             yield _refuse(f"{name} is empty", where)
 
 
+def rejection(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
+    """What its archive has taken back is not analysed."""
+    if volume.rejection:
+        yield Outcome(Decision.REFUSE, (volume.rejection.reason(is_for=False),))
+
+
 def modality(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     """The scanner's kind, told twice: by SOP class and by Modality."""
     if not volume.geometry.slices:
@@ -267,6 +273,7 @@ def _plane(normal: tuple[float, float, float]) -> str:
 Question = Callable[[VolumeFacts, Evidence], Iterator[Outcome]]
 QUESTIONS: tuple[Question, ...] = (
     identity,
+    rejection,
     modality,
     kind,
     weighting,

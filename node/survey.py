@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from node.dicom.header import read_header, text
 from node.domain import ResultObject, TimePoint
 from node.errors import UnreadableInstance
 from node.evidence import SeriesEvidence, read_series
+from node.evidence_rejection import volumes_of
 from node.routing import StudyDecision, as_json, decide
 from node.timepoint import Therapy, time_point_of
 
@@ -77,12 +78,16 @@ def survey(
     for evidence in series:
         # without a study's UID there is no study: such series have nothing in common
         by_study[evidence.header.study_uid, evidence.header.study_uid or evidence.source].append(evidence)
-    studies = tuple(_decide(group, config, operator, therapies) for group in by_study.values())
+    studies = tuple(_decide(group, headers, config, operator, therapies) for group in by_study.values())
     return SurveyResult(studies, tuple(series), tuple(unreadable))
 
 
 def _decide(
-    group: Sequence[SeriesEvidence], config: Config, operator: TimePoint | None, therapies: Sequence[Therapy]
+    group: Sequence[SeriesEvidence],
+    headers: Mapping[Path, Dataset],
+    config: Config,
+    operator: TimePoint | None,
+    therapies: Sequence[Therapy],
 ) -> StudyDecision:
     finding = time_point_of(
         group[0].header,
@@ -91,7 +96,7 @@ def _decide(
         settings=config.node.time_point,
         site_issuer=config.node.site.patient_id_issuer,
     )
-    return decide([volume for evidence in group for volume in evidence.volumes], config.routes, finding)
+    return decide(volumes_of(group, headers), config.routes, finding)
 
 
 def _headers(files: Iterable[Path]) -> tuple[dict[Path, Dataset], list[Unreadable]]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from model.card import TrainingStatement
 from model.phantom import GEOMETRIES, make_phantom
@@ -17,7 +19,8 @@ from node.bundles import BundleCard
 from node.config import AssemblySettings, Config
 from node.database import Database, utc_now
 from node.database_deliveries import DeliveryState, add_delivery, add_receipt
-from node.database_jobs import Job, list_jobs, record_state
+from node.database_jobs import Job, events_of, list_jobs, record_state
+from node.database_studies import SeriesRow, series_of_study
 from node.domain import JobState, Receipt, SeriesKey, TimePoint
 from node.operator import OperatorError, confirm_job, enter_therapies, withdraw_therapy
 from node.orders import Orders
@@ -63,6 +66,10 @@ class Desk:
     def jobs(self, *states: JobState) -> list[Job]:
         with self.database.read() as rows:
             return list_jobs(rows, states=states)
+
+    def series(self) -> list[SeriesRow]:
+        with self.database.read() as rows:
+            return series_of_study(rows, self.jobs()[0].order.study_uid)
 
     def deliver(self, job: Job) -> None:
         """Write that a peer has the job's results."""
@@ -263,3 +270,71 @@ def _z(path: Path) -> float:
 def _b(path: Path) -> float:
     dataset = dcmread(path, stop_before_pixels=True)
     return float(dataset.private_block(0x0043, "GEMS_PARM_01")[0x39].value[0]) % 1e9
+
+
+# --- what an archive takes back
+
+
+def rejection_note(folder: Path, images: list[Path], title: str) -> Path:
+    """A Key Object Selection of the images' study with a document title of PS3.16 CID 7010."""
+    first = dcmread(images[0], stop_before_pixels=True)
+    note = Dataset()
+    note.file_meta = FileMetaDataset()
+    note.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    note.SOPClassUID = note.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
+    note.SOPInstanceUID = note.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    note.StudyInstanceUID, note.SeriesInstanceUID = first.StudyInstanceUID, generate_uid()
+    note.PatientID, note.PatientName, note.Modality = first.PatientID, first.PatientName, "KO"
+    code, series, study = Dataset(), Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = title, "DCM", "as the standard says"
+    note.ConceptNameCodeSequence = [code]
+    listed = []
+    for path in images:
+        dataset, item = dcmread(path, stop_before_pixels=True), Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+        listed.append(item)
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = first.SeriesInstanceUID, listed
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = first.StudyInstanceUID, [series]
+    note.CurrentRequestedProcedureEvidenceSequence = [study]
+    path = folder / f"{note.SOPInstanceUID}.dcm"
+    note.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("title", ["113001", "113037", "113038", "113039"])
+def test_a_series_that_its_archive_rejects_is_not_analysed(
+    desk: Desk, dwi: list[Path], tmp_path: Path, title: str
+) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    desk.receive([rejection_note(tmp_path, dwi[-3:], title)], "CRLM-PRE")
+    assert desk.decide() == []
+    (job,) = desk.jobs()
+    assert job.state is JobState.CANCELLED
+    assert "key object note" in job.reason
+    told = [reason["what"] for row in desk.series() for volume in row.explanation for reason in volume["reasons"]]
+    assert job.reason in told
+
+
+def test_a_note_that_only_points_at_images_takes_nothing_back(desk: Desk, dwi: list[Path], tmp_path: Path) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    desk.receive([rejection_note(tmp_path, dwi[-3:], "113000")], "CRLM-PRE")
+    desk.decide()
+    assert [job.state for job in desk.jobs()] == [JobState.QUEUED]
+
+
+def test_a_delivered_result_whose_images_are_rejected_says_so(desk: Desk, dwi: list[Path], tmp_path: Path) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (job,) = desk.jobs()
+    desk.deliver(job)
+    desk.receive([rejection_note(tmp_path, dwi, "113037")], "CRLM-PRE")
+    for _ in range(2):  # looked at again, it is said no second time
+        desk.spool.mark_dirty(desk.spool.series_of(desk.spool.studies()[0])[0])
+        desk.decide()
+    (marked,) = desk.jobs()
+    assert (marked.state, marked.job_id) == (JobState.COMMITTED, job.job_id)
+    assert marked.reason.startswith("results are at a peer, but a key object note rejects it")
+    with desk.database.read() as rows:
+        assert [event.reason for event in events_of(rows, job.job_id)].count(marked.reason) == 1

@@ -1,0 +1,61 @@
+"""Key object notes that take back what was sent: they name instances, and no volume that holds one is analysed.
+
+An archive sends such a note when a technologist rejects a series, when it belongs to another patient, or when its
+time of keeping is over (IHE Imaging Object Change Management; titles of PS3.16 CID 7011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from node.dicom.header import text, value
+from node.evidence_facts import SeriesEvidence, Sign, VolumeFacts
+
+KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
+REJECTED = "rejected"
+TITLES = {
+    "113001": "rejected for quality reasons",
+    "113037": "rejected for patient safety reasons",
+    "113038": "incorrect modality worklist entry",
+    "113039": "data retention policy expired",
+}
+"""Document titles (DCM) that reject what the note lists; any other title only points at it."""
+
+
+def rejections(headers: Iterable[Dataset]) -> dict[str, Sign]:
+    """SOP Instance UID → why a note among `headers` rejects it."""
+    found: dict[str, Sign] = {}
+    for note in headers:
+        if text(note, "SOPClassUID") == KEY_OBJECT_SELECTION and (title := _title(note)):
+            sign = Sign(REJECTED, f"a key object note rejects it: {title}", "(0040,A043)")
+            found.update((uid, sign) for uid in _listed(note))
+    return found
+
+
+def volumes_of(study: Sequence[SeriesEvidence], headers: Mapping[Path, Dataset]) -> list[VolumeFacts]:
+    """All volumes of a study's series; those with an instance that a note among `headers` rejects say so."""
+    volumes = [volume for series in study for volume in series.volumes]
+    rejected = rejections(headers.values())
+    return [_marked(volume, rejected, headers) for volume in volumes] if rejected else volumes
+
+
+def _marked(volume: VolumeFacts, rejected: Mapping[str, Sign], headers: Mapping[Path, Dataset]) -> VolumeFacts:
+    uids = (text(headers[path], "SOPInstanceUID") for path, _ in volume.members)
+    sign = next((rejected[uid] for uid in uids if uid in rejected), None)
+    return replace(volume, rejection=sign) if sign else volume
+
+
+def _title(note: Dataset) -> str | None:
+    codes = value(note, "ConceptNameCodeSequence", ())
+    return next((TITLES.get(text(c, "CodeValue")) for c in codes if text(c, "CodingSchemeDesignator") == "DCM"), None)
+
+
+def _listed(note: Dataset) -> Iterator[str]:
+    for study in value(note, "CurrentRequestedProcedureEvidenceSequence", ()):
+        for series in value(study, "ReferencedSeriesSequence", ()):
+            for instance in value(series, "ReferencedSOPSequence", ()):
+                yield text(instance, "ReferencedSOPInstanceUID")
