@@ -246,6 +246,8 @@ class DimsePeer(_Peer):
     storage_commitment: bool = True
     commitment_timeout_h: Annotated[float, Field(gt=0)] = 24.0
     offer_implicit_vr: bool = True
+    look_up_study: bool = True
+    """Before a late or repeated delivery, ask by C-FIND whether the study is still there and of the same patient."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 

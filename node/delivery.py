@@ -22,6 +22,7 @@ DEMO_WEIGHTS = "demo weights"
 KEPT = "kept in the spool; no destination"
 BREAKER_FAILURES = 5
 """So many attempts in a row at a peer that did not answer, and only one probe an interval goes out."""
+LATE_AFTER = timedelta(hours=1)
 ROUNDS = 2
 """Objects that a peer does not commit to are sent once more, then a person is called."""
 
@@ -96,6 +97,11 @@ def is_taken(status: int) -> bool:
 def has_answered(receipt: Receipt) -> bool:
     """Whether the peer was there at all, whatever it said of the objects."""
     return receipt.is_stored or bool(receipt.statuses) or not receipt.retry
+
+
+def is_late_or_repeated(ordered_at: str, attempt: int, now: datetime) -> bool:
+    """Whether so much may have happened since the images came that the study must be looked up at the peer first."""
+    return attempt > 1 or now - moment_of(ordered_at) > LATE_AFTER
 
 
 def is_circuit_open(latest: Sequence[ReceiptRecord]) -> bool:

@@ -144,6 +144,14 @@ def begin_attempt(rows: Rows, job_id: str, peer: str, attempt: int, peers: Peers
     return objects
 
 
+def hold_attempt(rows: Rows, job_id: str, peer: str, attempt: int, reason: str, now: datetime) -> None:
+    """Leave a begun attempt to a person; nothing was sent."""
+    lock_job(rows, job_id)
+    delivery = delivery_of(rows, job_id, peer)
+    if delivery is not None and _is_awaited(delivery, attempt):
+        _write(rows, delivery, NextStep(DeliveryState.HELD, reason), now, attempts=attempt)
+
+
 def settle_attempt(
     rows: Rows, job_id: str, peer: str, attempt: int, receipt: Receipt, peers: Peers, now: datetime
 ) -> str | None:

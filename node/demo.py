@@ -160,6 +160,8 @@ def _write_config(work: Path, archive_port: int) -> Config:
         "port": archive_port,
         "may_receive": True,
         "accepts_demo_results": True,
+        # it is sent results only, so a repeated delivery would not find the phantoms' studies there
+        "look_up_study": False,
     }
     sender = {"ae_title": "PHANTOM1", "host": "127.0.0.1", "port": 11113, "may_send": True, "storage_commitment": False}
     node = {

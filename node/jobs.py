@@ -60,6 +60,7 @@ class Jobs:
         deliver: Callable[[str, Sequence[ResultObject]], Receipt],
         request_commitment: Callable[[str, Sequence[ResultObject], str], CommitmentAnswer],
         is_current: Callable[[JobOrder], bool],
+        whereabouts: Callable[[str, Sequence[ResultObject]], str | None],
         pace: Pace | None = None,
     ) -> Self:
         """Become worker `executor_index` of this spool, take up what an earlier one left, and go on.
@@ -73,7 +74,7 @@ class Jobs:
         name = executor_id(spool.spool_id, executor_index)
         lease = ExecutorLease.take(name, config.spool_path, database.engine)
         try:
-            work = Work(segment, encode, deliver, request_commitment, is_current)
+            work = Work(segment, encode, deliver, request_commitment, is_current, whereabouts)
             steps = Steps(config, database, spool, work, wake=lambda: sweep.wake())
             sweep = Sweep(steps, lease, pace)
             _launch(config, name, spool.spool_id, steps, pace)

@@ -18,9 +18,11 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from node.config import Config
 from node.database import Database, utc_now
 from node.database_jobs import Job, job_of, lock_job, objects_of, record_objects, record_state
+from node.delivery import is_late_or_repeated
 from node.delivery_records import (
     apply_commitment_report,
     begin_attempt,
+    hold_attempt,
     plan_deliveries,
     requested_objects,
     settle_attempt,
@@ -56,7 +58,7 @@ class Work:
     failed or superseded), `retry` and `reason`; `encode` adds `objects` (kind, sop_class_uid, sop_instance_uid,
     path, sha256; in sending order) and `summary`. `deliver` gets a peer's name and objects,
     `request_commitment` also the transaction UID. `is_current` says whether the series of an order are still
-    what they were when it was made.
+    what they were when it was made, `whereabouts` why a peer's study is no place for its results any more.
     """
 
     segment: Callable[[JobOrder, Path], Mapping[str, Any]]
@@ -64,6 +66,7 @@ class Work:
     deliver: Callable[[str, Sequence[ResultObject]], Receipt]
     request_commitment: Callable[[str, Sequence[ResultObject], str], CommitmentAnswer]
     is_current: Callable[[JobOrder], bool]
+    whereabouts: Callable[[str, Sequence[ResultObject]], str | None]
 
 
 @dataclass
@@ -138,7 +141,18 @@ class Steps:
             if not is_current and supersede(rows, job_id, CHANGED, utc_now()):
                 return None
             objects = begin_attempt(rows, job_id, peer, attempt, self.config.peers, utc_now())
-        return asdict(self._send(peer, objects)) if objects else None
+        if not objects:
+            return None
+        try:
+            if is_late_or_repeated(job.created_at, attempt, utc_now()) and (
+                doubt := self.work.whereabouts(peer, objects)
+            ):
+                with self.database.begin() as rows:
+                    hold_attempt(rows, job_id, peer, attempt, doubt, utc_now())
+                return None
+            return asdict(self.work.deliver(peer, objects))
+        except (NodeError, OSError) as error:
+            return asdict(_unsent(error))
 
     def settle(self, job_id: str, peer: str, attempt: int, receipt: dict[str, Any]) -> str | None:
         """Write what follows from a receipt; returns the transaction UID where commitment is to be asked for."""
@@ -192,12 +206,6 @@ class Steps:
             # a foreign error's text may quote a patient: only its type goes on
             log.exception("step failed", extra={"facts": {"job": job.job_id}})
             return _outcome("failed", f"internal error ({type(error).__name__})")
-
-    def _send(self, peer: str, objects: Sequence[ResultObject]) -> Receipt:
-        try:
-            return self.work.deliver(peer, objects)
-        except (NodeError, OSError) as error:
-            return _unsent(error)
 
 
 def _outcome(status: Status, reason: str = "", *, retry: bool = False) -> Outcome:

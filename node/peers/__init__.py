@@ -25,6 +25,7 @@ __all__ = [
     "has_instances",
     "request_commitment",
     "send",
+    "whereabouts",
 ]
 
 AnyPeer = DimsePeer | FolderPeer | OrthancPeer
@@ -56,6 +57,13 @@ def send(peer: AnyPeer, objects: Sequence[ResultObject], our_ae_title: str) -> R
     if fault:
         return Receipt(False, False, fault)
     return SENDERS[peer.protocol](peer, objects, our_ae_title)
+
+
+def whereabouts(peer: AnyPeer, objects: Sequence[ResultObject], our_ae_title: str) -> str | None:
+    """Why a late or repeated delivery must wait for a person; None where it may go. See `dimse.whereabouts`."""
+    if not objects or not isinstance(peer, DimsePeer) or not peer.look_up_study:
+        return None
+    return dimse.whereabouts(peer, objects, our_ae_title)
 
 
 def echo(peer: AnyPeer, our_ae_title: str) -> EchoResult:

@@ -24,6 +24,7 @@ from pynetdicom.presentation import PresentationContext
 
 from node.config import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of, request_of
+from node.dicom.header import read_header, text
 from node.domain import Receipt, ResultObject
 from node.errors import PeerError, PeerRefusal, UnreadableInstance
 from node.peers import statuses
@@ -191,6 +192,24 @@ def find_study(peer: DimsePeer, study_uid: str, our_ae_title: str) -> list[Study
         for item in found
         if item.get("StudyInstanceUID") == study_uid
     ]
+
+
+def whereabouts(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) -> str | None:
+    """Why the objects' study is no place for them any more: gone from the peer, or another patient's there.
+
+    None where all is well, and where the peer answers no queries of ours. Raises PeerError where it does not answer
+    at all, and UnreadableInstance for an object whose file is gone.
+    """
+    ours = read_header(objects[0].path)
+    try:
+        found = find_study(peer, text(ours, "StudyInstanceUID"), our_ae_title)
+    except PeerRefusal:
+        return None
+    if not found:
+        return f"the study is not (or no longer) at {name_of(peer)}"
+    if text(ours, "PatientID") not in {match.patient_id.strip() for match in found}:
+        return f"the study belongs to another patient at {name_of(peer)} than when it was analysed"
+    return None
 
 
 def has_instances(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) -> dict[str, bool]:

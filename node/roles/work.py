@@ -32,7 +32,7 @@ from node.jobs import Jobs
 from node.ledger import DatabaseLedger
 from node.lifeline import report_ready
 from node.orders import Orders
-from node.peers import CommitmentAnswer, request_commitment, send
+from node.peers import CommitmentAnswer, request_commitment, send, whereabouts
 from node.spool import Spool
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -70,6 +70,7 @@ def run(config_folder: Path, index: int) -> None:
             deliver=lambda peer, objects: _deliver(config, peer, objects),
             request_commitment=lambda peer, objects, uid: _request_commitment(config, database, peer, objects, uid),
             is_current=orders.is_current,
+            whereabouts=lambda peer, objects: whereabouts(config.peers[peer], objects, config.node.dicom.ae_title),
         )
         try:
             orders.reconcile()

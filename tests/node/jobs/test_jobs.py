@@ -160,6 +160,27 @@ def test_a_job_whose_series_changed_while_its_peer_was_dead_sends_nothing(house:
     assert not [what for _, step, _, what in house.call_log() if what.startswith("end:alive")]
 
 
+def test_the_study_is_looked_up_before_a_repeated_delivery_and_not_before_the_first(house: House) -> None:
+    house.tell("peer-archive", "dead")
+    job = house.add(make_order())
+    house.start()
+    house.wait_until(lambda: house.calls("whereabouts", "asked"), "a look-up")
+    house.tell("peer-archive", "alive")
+    house.wait_for(job, JobState.COMMITTED)
+    steps = [step for _, step, _, what in house.call_log() if what in ("begin", "asked")]
+    assert steps[:5] == ["segment", "encode", "deliver", "whereabouts", "deliver"]
+
+
+def test_results_wait_for_a_person_where_the_study_has_left_its_peer(house: House) -> None:
+    house.tell("peer-archive", "dead")
+    house.tell("lost-archive", "the study is gone")
+    job = house.add(make_order())
+    house.start()
+    assert house.wait_for(job, JobState.HELD).reason == "the study is gone"
+    house.tell("peer-archive", "alive")
+    assert house.calls("deliver") == ["archive"]
+
+
 def test_results_of_demo_weights_leave_only_for_a_peer_that_takes_them(house: House) -> None:
     withheld = house.add(make_order(1, ("archive", "folder")), is_demo=True)
     in_part = house.add(make_order(2, ("archive", "demo-archive")), is_demo=True)

@@ -9,7 +9,8 @@ the exit code, or null while it lives.
 What a worker is to do stands in its workshop, so that a test can change it while the worker runs: `hold-<step>`
 makes our work in a step wait, `die-<step>` kills the process in the middle of it, `die-before-<step>` (holding a
 job's id) kills it once between two steps, `answer-<step>.json` is a step's answer, `changed` says that the series
-changed, `peer-<name>` is alive, dead, slow or refuses. Each call is appended to `calls` as `pid step subject what`.
+changed, `lost-<peer>` why a peer has the study no more, `peer-<name>` is alive, dead, slow or refuses. Each call is
+appended to `calls` as `pid step subject what`.
 """
 
 from __future__ import annotations
@@ -73,6 +74,11 @@ class Workshop:
     ) -> CommitmentAnswer:
         self._call("request", peer, transaction_uid)
         return CommitmentAnswer(node.domain.Receipt(True, False, ""))
+
+    def whereabouts(self, peer: str, objects: Sequence[node.domain.ResultObject]) -> str | None:
+        self._call("whereabouts", peer, "asked")
+        file = self.folder / f"lost-{peer}"
+        return file.read_text() if file.exists() else None
 
     def is_current(self, order: node.domain.JobOrder) -> bool:
         return not (self.folder / "changed").exists()
@@ -146,6 +152,7 @@ def work(config_folder: Path, workshop: Path, index: int) -> int:
             deliver=shop.deliver,
             request_commitment=shop.request_commitment,
             is_current=shop.is_current,
+            whereabouts=shop.whereabouts,
             pace=Pace(sweep_s=0.1, reconcile_s=0.3, step_retries_s=(0.05, 0.05)),
         )
     except ConfigurationError as error:

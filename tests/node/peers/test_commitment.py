@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import evt
 
 from node.config import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of
 from node.errors import PeerError, PeerRefusal, UnreadableInstance
-from node.peers import find_study, has_instances, request_commitment, send
+from node.peers import find_study, has_instances, request_commitment, send, whereabouts
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -171,6 +173,39 @@ def test_a_study_is_found_with_whose_it_is_there(results: Any, archive: DimsePee
 
 def test_a_study_that_is_gone_is_found_nowhere(results: Any, archive: DimsePeer) -> None:
     assert find_study(archive, results.study_uid, OURS) == []
+
+
+def test_a_study_that_lies_at_the_peer_as_it_was_may_get_its_results(results: Any, archive: DimsePeer) -> None:
+    assert send(archive, [results.of("seg")], OURS).is_stored
+    assert whereabouts(archive, results.objects, OURS) is None
+
+
+def test_results_do_not_follow_a_study_that_is_gone(results: Any, archive: DimsePeer) -> None:
+    assert "the study is not (or no longer) at" in str(whereabouts(archive, results.objects, OURS))
+
+
+def test_results_do_not_follow_a_study_to_another_patient(results: Any, archive: DimsePeer, tmp_path: Path) -> None:
+    assert send(archive, [results.of("seg")], OURS).is_stored
+    other = dcmread(results.of("sr").path)
+    other.PatientID = "P-4712"
+    other.save_as(path := tmp_path / "sr.dcm")
+    doubt = str(whereabouts(archive, [replace(results.of("sr"), path=path)], OURS))
+    assert "another patient" in doubt
+    assert "P-471" not in doubt
+
+
+def test_a_peer_that_answers_no_queries_cannot_be_asked_where_a_study_is(
+    results: Any, scp: Any, peer: MakePeer
+) -> None:
+    assert whereabouts(peer(scp().port), results.objects, OURS) is None
+
+
+def test_a_peer_that_is_configured_so_is_not_asked_where_a_study_is(
+    results: Any, free_port: int, peer: MakePeer
+) -> None:
+    assert whereabouts(peer(free_port, look_up_study=False), results.objects, OURS) is None
+    with pytest.raises(PeerError):
+        whereabouts(peer(free_port), results.objects, OURS)
 
 
 def test_a_query_tells_which_instances_a_peer_has(results: Any, archive: DimsePeer) -> None:
