@@ -106,9 +106,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     return {"goal_s": GOAL_S, "rows": rows, "peak_rss_mb": memory, "cpus": psutil.cpu_count()}
 
 
-def _served(
-    load: Load, identity: StudyIdentity, files: list[Path], node: ServedNode, config: Config
-) -> dict[str, float]:
+def _served(load: Load, identity: StudyIdentity, files: list[Path], node: ServedNode, config: Config) -> dict[str, Any]:
     acknowledged: list[datetime] = []
     send(
         files,
@@ -128,6 +126,7 @@ def _served(
         "whole_s": whole_s,
         "forward_s": forward_s,
         "node_s": whole_s - QUIET_S - forward_s,
+        "seconds": told["seconds"],
         "ordered_s": (events["queued"] - acknowledged[-1]).total_seconds() - QUIET_S,
         "segmented_s": (events["encoding"] - events["segmenting"]).total_seconds() - forward_s,
         "encoded_s": (events["sending"] - events["encoding"]).total_seconds(),
@@ -176,7 +175,7 @@ def _print(report: dict[str, Any]) -> float:
     for load in LOADS:
         rows = [row for row in report["rows"] if row["load"] == load.name]
 
-        def median(key: str, rows: list[dict[str, float]] = rows) -> float:
+        def median(key: str, rows: list[dict[str, Any]] = rows) -> float:
             return statistics.median(row[key] for row in rows)
 
         cells = [median(key) for key in ("node_s", "ordered_s", "segmented_s", "encoded_s", "delivered_s", "forward_s")]

@@ -19,7 +19,7 @@ from model.bundle import Bundle
 from model.canonical import VolumeProblem
 from model.card import BundleProblem, Card, InputSpec
 from model.preprocess import Intake, intake
-from model.volume import Float, Float64, Volume
+from model.volume import Float64, Half, Volume
 
 __all__ = ["Engine", "Segmentation", "VolumeProblem"]
 
@@ -29,12 +29,9 @@ _PROBE_BATCH = 2
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Lesion probability per voxel, float32 in [0, 1], on the input volume's grid and in its array order.
+    """Lesion probability per voxel, float16 in [0, 1], on the input volume's grid and in its array order."""
 
-    The values are exact in half precision, so that a float16 file between processes loses nothing.
-    """
-
-    probability_DHW: Float
+    probability_DHW: Half
     affine_lps_mm: Float64
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of `prepare`, `forward` and `restore`."""
@@ -72,8 +69,8 @@ class Engine:
             with _timed(seconds, "forward", self.device):
                 maps_D1HW = self._probabilities(pictures_D1HW)
             with _timed(seconds, "restore", self.device):
-                canonical_DHW = self._on_native_grid(maps_D1HW, taken)
-                probability_DHW = np.ascontiguousarray(taken.turn.undo(canonical_DHW))
+                probability_DHW = np.empty(volume.array_DHW.shape, np.float16)
+                self._restore(maps_D1HW, taken, taken.turn.apply(probability_DHW))
         return Segmentation(probability_DHW, volume.affine_lps_mm, seconds)
 
     def dry_run(self) -> float:
@@ -82,11 +79,7 @@ class Engine:
         spec = self.card.input
         slices = max(spec.minimum_slices, 2 * spec.context + 1)
         noise_DHW = np.random.default_rng(0).normal(100.0, 40.0, (slices, spec.size, spec.size)).astype(np.float32)
-        segmentation = self.segment(Volume(noise_DHW, np.diag([5.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]]))
-        if not np.isfinite(segmentation.probability_DHW).all():
-            raise BundleProblem(
-                f"{self.bundle.weights_path}: the network answers noise with values that are no numbers"
-            )
+        self.segment(Volume(noise_DHW, np.diag([5.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]]))
         return time.perf_counter() - started
 
     def _pictures(self, taken: Intake) -> Tensor:
@@ -100,7 +93,10 @@ class Engine:
     def _probabilities(self, pictures_D1HW: Tensor) -> Tensor:
         channels_DCHW = with_context(pictures_D1HW, self.card.input)
         parts = [self._forward(channels_DCHW[first:last]) for first, last in self._batches(len(channels_DCHW))]
-        return torch.cat(parts)
+        maps_D1HW = torch.cat(parts)
+        if not bool(torch.isfinite(maps_D1HW).all()):
+            raise BundleProblem(f"{self.bundle.weights_path}: the network answers with values that are no numbers")
+        return maps_D1HW
 
     def _forward(self, images_BCHW: Tensor, precision: torch.dtype | None = None) -> Tensor:
         """Probabilities (B, 1, size, size) in float32 of images in [0, 1]."""
@@ -110,12 +106,10 @@ class Engine:
             logits_BKHW = self._network(normal)
         return torch.sigmoid(logits_BKHW.float() / self.card.output.temperature)
 
-    def _on_native_grid(self, maps_D1HW: Tensor, taken: Intake) -> Float:
-        native_DHW = np.empty(taken.canonical_DHW.shape, np.float32)
+    def _restore(self, maps_D1HW: Tensor, taken: Intake, canonical_DHW: Half) -> None:
+        """Write the maps on the native matrix into `canonical_DHW`, a view of the answer."""
         for first, last in self._batches(len(maps_D1HW)):
-            native_B1HW = taken.framing.back(maps_D1HW[first:last]).half()
-            native_DHW[first:last] = native_B1HW[:, 0].float().cpu().numpy()
-        return native_DHW
+            canonical_DHW[first:last] = taken.framing.back(maps_D1HW[first:last]).half()[:, 0].cpu().numpy()
 
     def _batches(self, count: int) -> Iterator[tuple[int, int]]:
         batch = self.card.inference.batch

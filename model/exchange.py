@@ -1,7 +1,9 @@
 """Files by which the node and its inference process hand arrays over: whole or absent, read by memory map.
 
+Not fsynced: after a power cut the step begins anew and writes them again, and 150 MB a CT would wait for the disk.
+
 A volume file is two npy records in one file, the 4×4 affine (float64) and the voxels (float32), so that array and
-affine cannot be parted. A probability file is one npy record, float16; the engine's values are exact in it.
+affine cannot be parted. A probability file is one npy record, float16.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from model.volume import Float, Volume
+from model.volume import Half, Volume
 
 
 class ExchangeProblem(Exception):
@@ -24,7 +26,7 @@ class ExchangeProblem(Exception):
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    """Write `volume` to `path` (any suffix), durably and atomically."""
+    """Write `volume` to `path` (any suffix), atomically."""
 
     def write(file: IO[bytes]) -> None:
         _write_record(file, volume.affine_lps_mm.astype(np.float64))
@@ -44,19 +46,19 @@ def read_volume(path: Path) -> Volume:
         raise ExchangeProblem(f"{path.name}: not a volume file ({error})") from error
 
 
-def write_probability(path: Path, probability_DHW: Float) -> None:
-    """Write probabilities as float16 to `path`, durably and atomically."""
-    _write_whole(path, lambda file: _write_record(file, probability_DHW.astype(np.float16)))
+def write_probability(path: Path, probability_DHW: Half) -> None:
+    """Write probabilities to `path`, atomically."""
+    _write_whole(path, lambda file: _write_record(file, probability_DHW))
 
 
-def read_probability(path: Path) -> Float:
-    """Probabilities (D, H, W) as float32. Raises ExchangeProblem."""
+def read_probability(path: Path) -> Half:
+    """Probabilities (D, H, W), a read-only memory map. Raises ExchangeProblem."""
     try:
         with path.open("rb") as file:
             stored = _map_record(file, path)
         if stored.dtype != np.float16 or stored.ndim != 3:
             raise ValueError(f"{stored.ndim} axes of {stored.dtype}")
-        return stored.astype(np.float32)
+        return stored
     except (OSError, ValueError, EOFError) as error:
         raise ExchangeProblem(f"{path.name}: not a probability file ({error})") from error
 
@@ -81,15 +83,8 @@ def _map_record(file: BufferedReader, path: Path) -> NDArray[Any]:
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Temporary name, fsync, rename, fsync of the folder: a reader finds all of it or nothing."""
+    """Under a temporary name, then renamed: a reader finds all of it or nothing."""
     draft = path.with_name(f"{path.name}.part")
     with draft.open("wb") as file:
         write(file)
-        file.flush()
-        os.fsync(file.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

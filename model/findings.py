@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from model.card import OutputSpec
-from model.volume import Float, Float64, Labels, Mask, Volume
+from model.volume import Float, Float64, Half, Labels, Mask, Volume
 
 Point = tuple[float, float, float]
 
@@ -70,7 +70,7 @@ class _LongAxis(NamedTuple):
     outline_mm: Float64
 
 
-def find_lesions(probability_DHW: Float, volume: Volume, output: OutputSpec) -> tuple[Mask, tuple[Finding, ...]]:
+def find_lesions(probability_DHW: Float | Half, volume: Volume, output: OutputSpec) -> tuple[Mask, tuple[Finding, ...]]:
     """Lesions as the card's `output` defines them, largest first, and their mask: label n is finding n.
 
     Raises ValueError when probability and volume are not on one grid.
@@ -78,15 +78,37 @@ def find_lesions(probability_DHW: Float, volume: Volume, output: OutputSpec) -> 
     if probability_DHW.shape != volume.array_DHW.shape:
         raise ValueError(f"probability {probability_DHW.shape} is not on the volume's grid {volume.array_DHW.shape}")
     labels_DHW = label_lesions(
-        probability_DHW >= output.threshold,
+        reaches(probability_DHW, output.threshold),
         max(output.minimum_lesion_voxels, int(np.ceil(output.minimum_lesion_ml / volume.voxel_ml - 1e-9))),
-        probability_DHW >= output.minimum_peak_probability,
+        reaches(probability_DHW, peak) if (peak := output.minimum_peak_probability) > output.threshold else None,
     )
-    boxes = ndimage.find_objects(labels_DHW)
     findings = tuple(
-        _measure(number, box, labels_DHW, probability_DHW, volume) for number, box in enumerate(boxes, start=1)
+        _measure(number, box, labels_DHW, probability_DHW, volume)
+        for number, box in enumerate(lesion_boxes(labels_DHW), start=1)
     )
     return Mask(labels_DHW, volume.affine_lps_mm), findings
+
+
+def reaches(probability_DHW: Float | Half, least: float) -> NDArray[np.bool_]:
+    """`probability_DHW >= least`; none of the values may be negative or no number."""
+    if probability_DHW.dtype != np.float16:
+        return probability_DHW >= least
+    half = np.float16(least)
+    if float(half) < least:
+        half = np.nextafter(half, np.float16(np.inf))
+    # halves are ordered as their bits are, which compares far faster than halves do
+    return probability_DHW.view(np.uint16) >= half.view(np.uint16)
+
+
+def lesion_boxes(labels_DHW: Labels) -> list[tuple[slice, ...]]:
+    """The box of each lesion 1, 2, … of a mask in which every number up to the highest occurs."""
+    outer = bounding_box(labels_DHW > 0)
+    if outer is None:
+        return []
+    return [
+        tuple(slice(part.start + axis.start, part.stop + axis.start) for part, axis in zip(box, outer, strict=True))
+        for box in ndimage.find_objects(labels_DHW[outer])
+    ]
 
 
 def label_lesions(
@@ -98,7 +120,7 @@ def label_lesions(
     Raises ValueError for more than 65535 components, which are no lesions.
     """
     labels_DHW = np.zeros(foreground_DHW.shape, np.uint16)
-    box = _bounding_box(foreground_DHW)
+    box = bounding_box(foreground_DHW)
     if box is None:
         return labels_DHW
     components, count = ndimage.label(foreground_DHW[box], structure=_NEIGHBOURS_26)
@@ -134,7 +156,7 @@ def longest_axes(lesion_DHW: NDArray[np.bool_], affine_lps_mm: Float64) -> Axes:
     return _with_short_axis(longest)
 
 
-def _measure(number: int, box: tuple[slice, ...], labels: Labels, probability: Float, volume: Volume) -> Finding:
+def _measure(number: int, box: tuple[slice, ...], labels: Labels, probability: Float | Half, volume: Volume) -> Finding:
     lesion = labels[box] == number
     values = volume.array_DHW[box][lesion].astype(np.float64)
     start = np.array([axis.start for axis in box], float)
@@ -159,7 +181,8 @@ def _measure(number: int, box: tuple[slice, ...], labels: Labels, probability: F
     )
 
 
-def _bounding_box(foreground_DHW: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+def bounding_box(foreground_DHW: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    """The smallest box around all that is true, a slice per axis; None where nothing is."""
     in_slice = foreground_DHW.any(axis=(1, 2))
     if not in_slice.any():
         return None

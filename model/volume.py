@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float: TypeAlias = NDArray[np.float32]
+Half: TypeAlias = NDArray[np.float16]
 Float64: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.uint16]
 

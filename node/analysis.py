@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from model.exchange import ExchangeProblem, read_probability, write_volume
-from model.findings import Finding, find_lesions
+from model.findings import Finding, bounding_box, find_lesions
 from model.volume import Labels, Mask
 from node.bundles import BundleCard
 from node.config import Config, Route
@@ -124,6 +125,18 @@ ENCODERS: dict[str, Callable[[Encoding, Mapping[str, ResultObject]], ResultObjec
 }
 
 
+class _Clock:
+    """Wall time of one step after the other; `engine` holds all that the engine's process tells in detail."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step], self._since = now - self._since, now
+
+
 class Analysis:
     """The two steps of a job. Holds the last source volume read, so that encoding need not decode it again."""
 
@@ -145,12 +158,18 @@ class Analysis:
     def _segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         card = self._card(order)
+        clock = _Clock()
         source = self._source(order)
+        clock.lap("source")
         volume_path, probability_path = folder / "volume.bin", folder / "probability.bin"
         write_volume(volume_path, source.volume)
-        seconds = self._engine.segment(card.path, volume_path, probability_path)
+        clock.lap("hand_over")
+        in_engine = self._engine.segment(card.path, volume_path, probability_path)
+        clock.lap("engine")
         mask, findings = find_lesions(read_probability(probability_path), source.volume, card.card.output)
         _write_mask(folder / MASK_NAME, mask)
+        clock.lap("find")
+        seconds = {**clock.seconds, **in_engine}
         _write_findings(folder / FINDINGS_NAME, order, card, source, findings, seconds)
         # the source can be read again and the mask is kept: a hundred megabytes a job need not stay
         volume_path.unlink()
@@ -305,16 +324,13 @@ def _inherited(mask: Mask, previous: Previous) -> dict[int, Tracking]:
 
 def _write_mask(path: Path, mask: Mask) -> None:
     """Only the box that holds lesions is written: most of a mask is nothing."""
-    where = np.nonzero(mask.labels_DHW)
-    low = [int(axis.min(initial=0)) if len(axis) else 0 for axis in where]
-    high = [int(axis.max()) + 1 if len(axis) else 0 for axis in where]
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    box = bounding_box(mask.labels_DHW > 0) or (slice(0, 0),) * 3
     draft = path.with_suffix(".part")
     with draft.open("wb") as file:
         np.savez_compressed(
             file,
             labels=mask.labels_DHW[box],
-            low=np.array(low),
+            low=np.array([axis.start for axis in box]),
             shape=np.array(mask.labels_DHW.shape),
             affine_lps_mm=mask.affine_lps_mm,
         )

@@ -22,7 +22,7 @@ from model.bundle import Bundle, load_bundle, save_bundle
 from model.card import Card, InputSpec, OutputSpec, TrainingStatement
 from model.engine import Engine, has_bf16
 from model.evaluate import Exam, exams
-from model.findings import label_lesions
+from model.findings import label_lesions, reaches
 from model.metrics import Overlap
 from model.networks import build_network
 from model.training.augment import apply, draw
@@ -30,7 +30,7 @@ from model.training.cases import FIRST_VALIDATION_SEED, Slices, training_slices
 from model.training.demo_card import draft_card, input_spec
 from model.training.losses import pooled_loss
 from model.training.recipes import DemoRecipe
-from model.volume import Float
+from model.volume import Float, Half
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,13 @@ def draft_of(condition: str, recipe: DemoRecipe, start: Bundle | None = None) ->
     return draft_card(condition, training=statement, trained=True)
 
 
-def dice_table(probability_DHW: Float, exam: Exam) -> NDArray[np.float64]:
+def dice_table(probability_DHW: Float | Half, exam: Exam) -> NDArray[np.float64]:
     """Dice of one case for each threshold (axis 0), least peak (axis 1) and least volume (axis 2)."""
     truth_DHW = exam.labels_DHW > 0
     true = int(np.count_nonzero(truth_DHW))
     table = np.empty((len(THRESHOLDS), len(PEAKS), len(MINIMUMS_ML)))
     for t, threshold in enumerate(THRESHOLDS):
-        labels_DHW = label_lesions(probability_DHW >= threshold, FEWEST_VOXELS)
+        labels_DHW = label_lesions(reaches(probability_DHW, threshold), FEWEST_VOXELS)
         found = labels_DHW > 0
         label_N, count = labels_DHW[found], int(labels_DHW.max(initial=0))
         sizes = np.bincount(label_N, minlength=count + 1)[1:]

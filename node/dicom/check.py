@@ -13,8 +13,8 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
-from scipy import ndimage
 
+from model.findings import lesion_boxes
 from model.volume import Float64, Mask
 from node.dicom.context import Tracking
 from node.dicom.header import PARSE_FAULTS
@@ -134,7 +134,7 @@ def _check_frame_reference(groups: Dataset, source: SourceVolume, index: int) ->
 
 def _touched(mask: Mask) -> Iterator[tuple[int, int]]:
     """Pairs of label and slice in which the label has voxels."""
-    for number, box in enumerate(ndimage.find_objects(mask.labels_DHW), start=1):
+    for number, box in enumerate(lesion_boxes(mask.labels_DHW), start=1):
         if box is not None:
             in_slice = (mask.labels_DHW[box] == number).any(axis=(1, 2))
             yield from ((number, int(index) + box[0].start) for index in np.flatnonzero(in_slice))

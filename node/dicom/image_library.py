@@ -9,8 +9,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from scipy import ndimage
 
+from model.findings import lesion_boxes
 from model.volume import Labels
 from node.dicom.header import FrameHeader, text
 from node.dicom.seg import by_instance
@@ -67,7 +67,7 @@ def _item(value_type: str, name: Code) -> Dataset:
 def lesion_sources(labels_DHW: Labels, slices: Sequence[SliceRef]) -> list[list[hd.SourceImageForSegmentation]]:
     """For each label 1..N the images, and of enhanced ones the frames, in which it has voxels."""
     sources = []
-    for number, box in enumerate(ndimage.find_objects(labels_DHW), start=1):
+    for number, box in enumerate(lesion_boxes(labels_DHW), start=1):
         within = np.flatnonzero((labels_DHW[box] == number).any(axis=(1, 2))) + box[0].start
         touched = by_instance([slices[int(index)] for index in within])
         sources.append([hd.SourceImageForSegmentation(*_reference(refs)) for refs in touched])

@@ -28,7 +28,7 @@ def test_the_answer_is_a_probability_on_the_native_grid(engine: Engine, axial_vo
     volume = axial_volume()
     answer = engine.segment(volume)
     assert answer.probability_DHW.shape == volume.array_DHW.shape
-    assert answer.probability_DHW.dtype == np.float32
+    assert answer.probability_DHW.dtype == np.float16
     assert 0 <= answer.probability_DHW.min() < answer.probability_DHW.max() <= 1
     assert set(answer.seconds) == {"prepare", "forward", "restore"}
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from model.card import OutputSpec
-from model.findings import Finding, find_lesions, label_lesions, longest_axes
+from model.findings import Finding, find_lesions, label_lesions, longest_axes, reaches
 from model.volume import Volume
 
 
@@ -160,6 +160,12 @@ def test_the_threshold_belongs_to_the_lesion() -> None:
     volume = Volume(np.zeros((3, 5, 5), np.float32), np.eye(4))
     (only,) = find_lesions(probability, volume, OutputSpec())[1]
     assert (only.voxel_count, only.mean_probability) == (1, 0.5)
+
+
+@pytest.mark.parametrize("least", [1e-7, 0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.95, 0.9999])
+def test_halves_reach_a_threshold_exactly_as_their_values_do(least: float) -> None:
+    every_half = np.arange(0x3C01, dtype=np.uint16).view(np.float16)  # from 0 to 1
+    assert np.array_equal(reaches(every_half, least), every_half.astype(np.float64) >= least)
 
 
 def test_what_the_network_is_sure_of_nowhere_is_no_lesion() -> None:
