@@ -142,7 +142,7 @@ def _plain(load: Load, folder: Path, config: Config, rounds: int) -> float:
     with EngineProcess(device="cpu", threads=None, timeout_s=600) as engine:
         cards = cards_of(config)
         engine.warm([cards[job.bundle].path])
-        analysis = Analysis(config, cards, engine, OfflineLedger(datetime.now().astimezone()))
+        analysis = Analysis(config, cards, engine, OfflineLedger(datetime.now().astimezone()), folder)
         for number in range(rounds):
             out = folder / f"plain-{load.condition}-{number}"
             began_s = time.monotonic()

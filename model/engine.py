@@ -19,7 +19,7 @@ from model.bundle import Bundle
 from model.canonical import VolumeProblem
 from model.card import BundleProblem, Card, InputSpec
 from model.preprocess import Intake, intake
-from model.volume import Float64, Half, Volume
+from model.volume import Buffer, Float64, Half, Volume
 
 __all__ = ["Engine", "Segmentation", "VolumeProblem"]
 
@@ -59,8 +59,8 @@ class Engine:
         self.precision = self._choose_precision()
         self.dry_run()
 
-    def segment(self, volume: Volume) -> Segmentation:
-        """Probabilities of `volume`. Raises VolumeProblem for a volume that cannot be analysed."""
+    def segment(self, volume: Volume, buffer: Buffer | None = None) -> Segmentation:
+        """Probabilities of `volume`, in memory of `buffer` if given. Raises VolumeProblem for one that is unfit."""
         spec, seconds = self.card.input, dict[str, float]()
         with torch.inference_mode():
             with _timed(seconds, "prepare", self.device):
@@ -69,7 +69,7 @@ class Engine:
             with _timed(seconds, "forward", self.device):
                 maps_D1HW = self._probabilities(pictures_D1HW)
             with _timed(seconds, "restore", self.device):
-                probability_DHW = np.empty(volume.array_DHW.shape, np.float16)
+                probability_DHW = (buffer or Buffer(np.float16)).take(volume.array_DHW.shape)
                 self._restore(maps_D1HW, taken, taken.turn.apply(probability_DHW))
         return Segmentation(probability_DHW, volume.affine_lps_mm, seconds)
 

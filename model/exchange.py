@@ -1,6 +1,8 @@
-"""Files by which the node and its inference process hand arrays over: whole or absent, read by memory map.
+"""Files by which the node and its inference process hand arrays over, read by memory map.
 
-Not fsynced: after a power cut the step begins anew and writes them again, and 150 MB a CT would wait for the disk.
+One pair of files a worker, written over in place for each study: their pages stay in memory, so that a CT's 150 MB
+cost a copy and no allocation. What a file holds counts only while its writer's answer says so; nothing is fsynced,
+because a step that was cut short begins anew.
 
 A volume file is two npy records in one file, the 4×4 affine (float64) and the voxels (float32), so that array and
 affine cannot be parted. A probability file is one npy record, float16.
@@ -26,13 +28,13 @@ class ExchangeProblem(Exception):
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    """Write `volume` to `path` (any suffix), atomically."""
+    """Write `volume` over what is in `path`."""
 
     def write(file: IO[bytes]) -> None:
         _write_record(file, volume.affine_lps_mm.astype(np.float64))
         _write_record(file, volume.array_DHW.astype(np.float32, copy=False))
 
-    _write_whole(path, write)
+    _write_over(path, write)
 
 
 def read_volume(path: Path) -> Volume:
@@ -47,8 +49,8 @@ def read_volume(path: Path) -> Volume:
 
 
 def write_probability(path: Path, probability_DHW: Half) -> None:
-    """Write probabilities to `path`, atomically."""
-    _write_whole(path, lambda file: _write_record(file, probability_DHW))
+    """Write probabilities over what is in `path`."""
+    _write_over(path, lambda file: _write_record(file, probability_DHW))
 
 
 def read_probability(path: Path) -> Half:
@@ -82,9 +84,9 @@ def _map_record(file: BufferedReader, path: Path) -> NDArray[Any]:
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape) if length else np.empty(shape, dtype)
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Under a temporary name, then renamed: a reader finds all of it or nothing."""
-    draft = path.with_name(f"{path.name}.part")
-    with draft.open("wb") as file:
+def _write_over(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """In place, and cut to length. The file is the reader's and ours alone."""
+    path.touch(mode=0o600)
+    with path.open("r+b") as file:
         write(file)
-    draft.replace(path)
+        file.truncate()

@@ -186,10 +186,10 @@ def bounding_box(foreground_DHW: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     in_slice = foreground_DHW.any(axis=(1, 2))
     if not in_slice.any():
         return None
-    first, last = np.flatnonzero(in_slice)[[0, -1]]
-    flat_HW: NDArray[np.bool_] = np.logical_or.reduce(foreground_DHW[first : last + 1], axis=0)
-    rows, columns = np.flatnonzero(flat_HW.any(axis=1)), np.flatnonzero(flat_HW.any(axis=0))
-    return slice(first, last + 1), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    ends = [np.flatnonzero(in_slice)[[0, -1]]]
+    flat_HW: NDArray[np.bool_] = np.logical_or.reduce(foreground_DHW[ends[0][0] : ends[0][1] + 1], axis=0)
+    ends += [np.flatnonzero(flat_HW.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
 def _plane(affine_lps_mm: Float64) -> Float64:

@@ -26,12 +26,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 from model.bundle import load_bundle
 from model.card import BundleProblem, card_digest
 from model.engine import Engine, VolumeProblem, choose_device
 from model.exchange import ExchangeProblem, read_volume, write_probability
+from model.volume import Buffer
 
 log = logging.getLogger("model.server")
 
@@ -49,6 +51,8 @@ class Engines:
         self._device = device
         self._threads = threads
         self._loaded: dict[Path, Engine] = {}
+        self.buffer = Buffer(np.float16)
+        """For the answer to the request at hand."""
 
     def of(self, folder: Path) -> Engine:
         """The engine of the bundle in `folder` as it is now. Raises BundleProblem."""
@@ -118,7 +122,7 @@ def _segment(request: Answer, engines: Engines) -> dict[str, float]:
     marks.append(time.perf_counter())
     volume = read_volume(Path(request["volume"]))
     marks.append(time.perf_counter())
-    segmentation = engine.segment(volume)
+    segmentation = engine.segment(volume, engines.buffer)
     marks.append(time.perf_counter())
     write_probability(Path(request["out"]), segmentation.probability_DHW)
     marks.append(time.perf_counter())

@@ -8,16 +8,37 @@ matrix: slices may run up or down and the plane may be oblique.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Float: TypeAlias = NDArray[np.float32]
 Half: TypeAlias = NDArray[np.float16]
 Float64: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.uint16]
+
+
+class Buffer:
+    """One array after the other in the same memory: a fresh 100 MB costs the system more than filling it.
+
+    Whoever takes the next array gives up the last one. Arrays beyond `kept_bytes` are not kept.
+    """
+
+    def __init__(self, dtype: DTypeLike, kept_bytes: int = 256 << 20) -> None:
+        self._flat = np.empty(0, dtype)
+        self._kept_bytes = kept_bytes
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """An array of this shape with arbitrary content."""
+        size = math.prod(shape)
+        if size * self._flat.itemsize > self._kept_bytes:
+            return np.empty(shape, self._flat.dtype)
+        if size > self._flat.size:
+            self._flat = np.empty(size, self._flat.dtype)
+        return self._flat[:size].reshape(shape)
 
 
 @dataclass(frozen=True)

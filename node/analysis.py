@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ import numpy as np
 
 from model.exchange import ExchangeProblem, read_probability, write_volume
 from model.findings import Finding, bounding_box, find_lesions
-from model.volume import Labels, Mask
+from model.volume import Buffer, Labels, Mask
 from node.bundles import BundleCard
 from node.config import Config, Route
 from node.dicom.check import check_objects
@@ -138,22 +139,33 @@ class _Clock:
 
 
 class Analysis:
-    """The two steps of a job. Holds the last source volume read, so that encoding need not decode it again."""
+    """The two steps of a job, one step at a time.
 
-    def __init__(self, config: Config, cards: Mapping[str, BundleCard], engine: Segmenter, ledger: Ledger) -> None:
+    Holds the last source volume read, so that encoding need not decode it again, and its memory for the next one.
+    `scratch` is a folder of its own for what it hands to the engine.
+    """
+
+    def __init__(
+        self, config: Config, cards: Mapping[str, BundleCard], engine: Segmenter, ledger: Ledger, scratch: Path
+    ) -> None:
         self._config = config
         self._cards = cards
         self._engine = engine
         self._ledger = ledger
+        self._scratch = scratch
+        self._turn = threading.Lock()
+        self._buffer = Buffer(np.float32)
         self._recent: tuple[str, SourceVolume] | None = None
 
     def segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         """Volume → network → lesions. Leaves mask.npz and findings.json in `folder`; returns the outcome."""
-        return _outcome(lambda: self._segment(order, folder))
+        with self._turn:
+            return _outcome(lambda: self._segment(order, folder))
 
     def encode(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         """Lesions → result objects, read back and checked, and the overlay picture; returns them with the outcome."""
-        return _outcome(lambda: self._encode(order, folder))
+        with self._turn:
+            return _outcome(lambda: self._encode(order, folder))
 
     def _segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -161,7 +173,7 @@ class Analysis:
         clock = _Clock()
         source = self._source(order)
         clock.lap("source")
-        volume_path, probability_path = folder / "volume.bin", folder / "probability.bin"
+        volume_path, probability_path = self._scratch / "volume.bin", self._scratch / "probability.bin"
         write_volume(volume_path, source.volume)
         clock.lap("hand_over")
         in_engine = self._engine.segment(card.path, volume_path, probability_path)
@@ -171,9 +183,6 @@ class Analysis:
         clock.lap("find")
         seconds = {**clock.seconds, **in_engine}
         _write_findings(folder / FINDINGS_NAME, order, card, source, findings, seconds)
-        # the source can be read again and the mask is kept: a hundred megabytes a job need not stay
-        volume_path.unlink()
-        probability_path.unlink()
         return {"lesion_count": len(findings), "seconds": seconds}
 
     def _encode(self, order: JobOrder, folder: Path) -> dict[str, Any]:
@@ -228,7 +237,8 @@ class Analysis:
 
     def _source(self, order: JobOrder) -> SourceVolume:
         if self._recent is None or self._recent[0] != order.job_id:
-            self._recent = (order.job_id, read_volume(the_input(order)))
+            self._recent = None  # its memory is the next one's
+            self._recent = (order.job_id, read_volume(the_input(order), self._buffer))
         return self._recent[1]
 
     def _context(self, order: JobOrder, route: Route, previous: Previous | None) -> EncodeContext:

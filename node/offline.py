@@ -7,6 +7,7 @@ node would have to ask: the condition, and with it the time point.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,8 +69,11 @@ def segment_files(paths: Sequence[Path], out: Path, config: Config, condition: s
     out.mkdir(parents=True, exist_ok=True)
     compute = config.node.compute
     cards: dict[str, BundleCard] = {}
-    with EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine:
-        analysis = Analysis(config, cards, engine, OfflineLedger(datetime.now(config.zone)))
+    with (
+        tempfile.TemporaryDirectory(prefix="crlm-node-") as scratch,
+        EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine,
+    ):
+        analysis = Analysis(config, cards, engine, OfflineLedger(datetime.now(config.zone)), Path(scratch))
         for study in found.studies:
             yield from _answers(study, found, out, config, condition, analysis, cards)
 

@@ -47,6 +47,7 @@ FOLDERS = (
     "commitments",
     "results",
     "jobs",
+    "scratch",
 )
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 _DIGEST_LENGTH = 12
@@ -245,6 +246,12 @@ class Spool:
         """Raises SpoolFull when keeping so many bytes would take the disk below its floor."""
         if self.free_bytes - size_bytes < self._min_free_bytes:
             raise SpoolFull(f"the spool's disk has less than {self._min_free_bytes >> 20} MiB free (spool.min_free_mb)")
+
+    def scratch(self, worker: int) -> Path:
+        """A worker's own folder for what need not outlive a step."""
+        folder = self.path / "scratch" / str(worker)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     # --- series
 

@@ -24,8 +24,8 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from model.volume import Float, Volume
-from node.dicom.grid import Grid, plan_grid
+from model.volume import Buffer, Float, Volume
+from node.dicom.grid import plan_grid
 from node.dicom.header import FrameHeader, as_numbers, frames, read_instance, text, value
 from node.dicom.pixels import Stored, encoded_frame_count, stored_frames
 from node.domain import InstanceRef, RoleInput
@@ -96,8 +96,8 @@ class _Slice:
     header: FrameHeader
 
 
-def read_volume(role_input: RoleInput) -> SourceVolume:
-    """Read the chosen instances (and, of enhanced ones, the chosen frames) as one volume.
+def read_volume(role_input: RoleInput, buffer: Buffer | None = None) -> SourceVolume:
+    """Read the chosen instances (and, of enhanced ones, the chosen frames) as one volume, in `buffer` if given.
 
     Raises GeometryError where the slices form none (one sentence says why) and UnreadableInstance where a file is
     no image that can be decoded.
@@ -105,7 +105,8 @@ def read_volume(role_input: RoleInput) -> SourceVolume:
     slices = _slices(role_input)
     grid = plan_grid([item.header for item in slices])
     ordered = [slices[index] for index in grid.order]
-    array_DHW = _values(ordered, grid)
+    array_DHW = (buffer or Buffer(np.float32)).take((len(ordered), grid.rows, grid.columns))
+    _read_values(ordered, array_DHW)
     return SourceVolume(
         volume=Volume(array_DHW, grid.affine_lps_mm),
         slices=tuple(_reference(item) for item in ordered),
@@ -139,10 +140,9 @@ def _reference(item: _Slice) -> SliceRef:
     return SliceRef(instance.sop_instance_uid, instance.sop_class_uid, instance.path, item.header.number, (x, y, z))
 
 
-def _values(ordered: list[_Slice], grid: Grid) -> Float:
-    """Rescaled values (slices, rows, columns); pixel data are dropped from the data sets as they are decoded."""
-    array_DHW = np.empty((len(ordered), grid.rows, grid.columns), dtype=np.float32)
-    lowest = np.inf
+def _read_values(ordered: list[_Slice], array_DHW: Float) -> None:
+    """Fill in rescaled values; pixel data are dropped from the data sets as they are decoded."""
+    lowest, padded = np.inf, False
     by_instance: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(ordered):
         by_instance[item.instance.sop_instance_uid].append(index)
@@ -150,16 +150,21 @@ def _values(ordered: list[_Slice], grid: Grid) -> Float:
         root, name = ordered[indices[0]].header.root, ordered[indices[0]].instance.path.name
         numbers = [ordered[index].header.number or 1 for index in indices]
         for index, stored_HW in zip(indices, stored_frames(root, numbers, name=name), strict=True):
-            lowest = min(lowest, _fill(array_DHW[index], stored_HW, ordered[index]))
+            in_slice, has_padding = _fill(array_DHW[index], stored_HW, ordered[index])
+            lowest, padded = min(lowest, in_slice), padded or has_padding
         del root.PixelData
     if not np.isfinite(lowest):
         raise UnreadableInstance("the series holds nothing but padding")
-    array_DHW[np.isnan(array_DHW)] = lowest
-    return _turned(array_DHW, ordered)
+    if padded:
+        array_DHW[np.isnan(array_DHW)] = lowest
+    _turn_to_bright(array_DHW, ordered)
 
 
-def _fill(target_HW: Float, stored_HW: Stored, item: _Slice) -> float:
-    """Write one slice's rescaled values, NaN where it is padded; returns the lowest real one (inf where none is)."""
+def _fill(target_HW: Float, stored_HW: Stored, item: _Slice) -> tuple[float, bool]:
+    """Write one slice's rescaled values, NaN where it is padded.
+
+    Returns the lowest real one (inf where none is), and whether there is padding.
+    """
     name = item.instance.path.name
     if stored_HW.shape != target_HW.shape:
         raise UnreadableInstance(f"{name}: its pixels are {stored_HW.shape}, its header says {target_HW.shape}")
@@ -168,10 +173,10 @@ def _fill(target_HW: Float, stored_HW: Stored, item: _Slice) -> float:
     target_HW += intercept
     padded_HW = _padded(stored_HW, item.header)
     if padded_HW is None:
-        return float(target_HW.min())
+        return float(target_HW.min()), False
     real = target_HW[~padded_HW]
     target_HW[padded_HW] = np.nan
-    return float(real.min(initial=np.inf))
+    return float(real.min(initial=np.inf)), True
 
 
 def _rescale(header: FrameHeader, name: str) -> tuple[float, float]:
@@ -207,11 +212,10 @@ def _as_stored(found: object, dtype: np.dtype[Any]) -> int | None:
     return int(numbers[0]) - (1 << 16 if is_wrapped else 0)
 
 
-def _turned(array_DHW: Float, ordered: list[_Slice]) -> Float:
+def _turn_to_bright(array_DHW: Float, ordered: list[_Slice]) -> None:
     photometric = {text(item.header.root, "PhotometricInterpretation") for item in ordered}
     if not photometric <= {"MONOCHROME1", "MONOCHROME2"} or len(photometric) > 1:
         raise UnreadableInstance(f"{ordered[0].instance.path.name}: Photometric Interpretation {sorted(photometric)}")
     is_ct = modality_of(text(ordered[0].header.root, "SOPClassUID")) == "CT"
     if photometric == {"MONOCHROME1"} and not is_ct:
         np.subtract(array_DHW.max() + array_DHW.min(), array_DHW, out=array_DHW)
-    return array_DHW

@@ -59,7 +59,7 @@ def run(config_folder: Path, index: int) -> None:
     compute = config.node.compute
     with EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine:
         _warm(engine, cards)
-        analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database))
+        analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database), spool.scratch(index))
         orders = Orders(config, spool, database, cards)
         jobs = Jobs.launch(
             config,
