@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from model.exchange import ExchangeProblem, read_probability, write_volume
 from model.findings import Finding, bounding_box, find_lesions
 from model.volume import Buffer, Labels, Mask
 from node.bundles import BundleCard
 from node.config import Config, Route
+from node.dicom import objects
 from node.dicom.check import check_objects
 from node.dicom.context import BundleFacts, EncodeContext, Equipment, Predecessor, Tracking
 from node.dicom.seg import encode_seg
@@ -275,6 +277,12 @@ class Analysis:
             ),
             uid_root=site.uid_root,
         )
+
+
+def warm_up() -> None:
+    """Load what the first encoding would load."""
+    objects.warm_up()
+    Image.preinit()
 
 
 def require_terms(config: Config) -> None:

@@ -9,8 +9,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from highdicom import ContributingEquipment
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
@@ -25,6 +27,25 @@ from node.domain import ResultObject
 from node.durable import place
 
 MAX_VERSION_NAME = 16
+
+
+def warm_up() -> None:
+    """Have the library read its tables of the standard now, and not while the first study waits: it does so when it
+    makes its first object, of whatever kind."""
+    uid = "2.25.1"
+    SCImage(
+        pixel_array=np.zeros((1, 1), np.uint8),
+        photometric_interpretation="MONOCHROME2",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=uid,
+        series_instance_uid=uid,
+        series_number=1,
+        sop_instance_uid=uid,
+        instance_number=1,
+        manufacturer="none",
+        patient_orientation=("L", "P"),
+    )
 
 
 def shared_arguments(context: EncodeContext, source: Dataset, kind: Kind) -> dict[str, Any]:

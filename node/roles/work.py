@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from node import logs
-from node.analysis import Analysis, require_terms
+from node.analysis import Analysis, require_terms, warm_up
 from node.assembly import Assembler, StudyReady
 from node.bundles import BundleCard, cards_of
 from node.config import Config, DimsePeer, load_config
@@ -59,6 +59,7 @@ def run(config_folder: Path, index: int) -> None:
     compute = config.node.compute
     with EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine:
         _warm(engine, cards)
+        warm_up()
         analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database), spool.scratch(index))
         orders = Orders(config, spool, database, cards)
         jobs = Jobs.launch(
