@@ -100,7 +100,7 @@ def draw_overlay(
     canvas.paste(_panel(scene, main_slice, crop, (main_width, height), only=None), (MARGIN, HEADER))
     _draw_strip(canvas, scene, shown[:MAX_CLOSE_UPS], height)
     _draw_footer(canvas, findings, HEADER + height + MARGIN)
-    canvas.save(path, format="PNG", compress_level=3)
+    canvas.save(path, format="PNG", compress_level=1)
 
 
 def _central_slice(scene: _Scene) -> int:
