@@ -329,8 +329,9 @@ def order_of_json(data: dict[str, Any]) -> JobOrder:
 def _input_as_json(given: RoleInput) -> dict[str, Any]:
     return {
         "series_uid": given.series_uid,
-        "instances": [[i.sop_instance_uid, i.sop_class_uid, str(i.path), i.sha256] for i in given.instances],
-        "frames": list(given.frames),
+        "instances": [
+            [i.sop_instance_uid, i.sop_class_uid, str(i.path), i.sha256, list(i.frames)] for i in given.instances
+        ],
         "b_value_s_mm2": given.b_value_s_mm2,
     }
 
@@ -338,7 +339,9 @@ def _input_as_json(given: RoleInput) -> dict[str, Any]:
 def _input_of_json(data: dict[str, Any]) -> RoleInput:
     return RoleInput(
         series_uid=data["series_uid"],
-        instances=tuple(InstanceRef(uid, kind, Path(path), sha256) for uid, kind, path, sha256 in data["instances"]),
-        frames=tuple(data["frames"]),
+        instances=tuple(
+            InstanceRef(uid, kind, Path(path), sha256, tuple(frames))
+            for uid, kind, path, sha256, frames in data["instances"]
+        ),
         b_value_s_mm2=data["b_value_s_mm2"],
     )

@@ -79,12 +79,17 @@ class TimePointFinding:
 
 @dataclass(frozen=True)
 class InstanceRef:
-    """A stored instance: where it lies and what its content is. `sha256` is of the whole stored file."""
+    """A stored instance: where it lies and what its content is. `sha256` is of the whole stored file.
+
+    `frames` is empty for a classic instance (all of it is one slice); of an enhanced multi-frame instance it lists
+    the 1-based numbers of the frames that belong to the chosen volume, and where it is empty all of them do.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
     path: Path
     sha256: str
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,15 +113,10 @@ class SeriesKey:
 
 @dataclass(frozen=True)
 class RoleInput:
-    """Which instances of one series fill one input of a network.
-
-    `frames` is empty for classic instances (the whole instance is one slice); for an enhanced multi-frame
-    instance it lists the 1-based frame numbers that belong to the chosen volume.
-    """
+    """Which instances of one series, and which of their frames, fill one input of a network."""
 
     series_uid: str
     instances: tuple[InstanceRef, ...]
-    frames: tuple[int, ...] = ()
     b_value_s_mm2: float | None = None
 
 
@@ -143,7 +143,7 @@ class JobOrder:
             "pipeline": PIPELINE_VERSION,
             "time_point": self.time_point.value,
             "inputs": {
-                role: [sorted((i.sop_instance_uid, i.sha256) for i in given.instances), list(given.frames)]
+                role: sorted((i.sop_instance_uid, i.sha256, list(i.frames)) for i in given.instances)
                 for role, given in sorted(self.inputs.items())
             },
         }

@@ -10,27 +10,19 @@ from pydicom.dataset import Dataset
 
 from node.dicom.header import text
 from node.domain import InstanceRef, RoleInput
-from node.errors import GeometryError
 from node.evidence_facts import VolumeFacts
 
 
 def role_input(volume: VolumeFacts, headers: Mapping[Path, Dataset]) -> RoleInput:
-    """The volume's instances as a network's input, with the digest of each file's content.
-
-    Raises GeometryError where several multi-frame instances contribute different frames, which one order cannot say.
-    """
-    frames = {member.frames for member in volume.members}
-    if len(frames) > 1:
-        raise GeometryError("the volume is spread over several multi-frame instances with different frames")
+    """The volume's instances and frames as a network's input, with the digest of each file's content."""
     return RoleInput(
         series_uid=volume.series_uid,
-        instances=tuple(_reference(headers[member.path], member.path) for member in volume.members),
-        frames=next(iter(frames)),
+        instances=tuple(_reference(headers[path], path, frames) for path, frames in volume.members),
         b_value_s_mm2=volume.b_s_mm2,
     )
 
 
-def _reference(header: Dataset, path: Path) -> InstanceRef:
+def _reference(header: Dataset, path: Path, frames: tuple[int, ...]) -> InstanceRef:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return InstanceRef(text(header, "SOPInstanceUID"), text(header, "SOPClassUID"), path, digest)
+    return InstanceRef(text(header, "SOPInstanceUID"), text(header, "SOPClassUID"), path, digest, frames)

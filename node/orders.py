@@ -44,7 +44,6 @@ from node.database_studies import (
 from node.delivery_records import cancel_job, is_begun, supersede
 from node.dicom.header import text
 from node.domain import Decision, JobOrder, JobState, SeriesKey, TimePointFinding
-from node.errors import GeometryError
 from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
 from node.evidence_rejection import rejections, volumes_of
 from node.inputs import role_input
@@ -95,7 +94,7 @@ class Orders:
         headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
         decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding)
         # files are hashed here, while no transaction keeps other writers waiting
-        offers = [offer for pick in decision.picks if (offer := self._offer(header, series, pick))]
+        offers = [self._offer(header, series, pick) for pick in decision.picks]
         with self._database.begin() as rows:
             self._record_series(rows, header, series, evidence, decision)
             confirmed = {
@@ -212,18 +211,12 @@ class Orders:
                 explanation=of_series,
             )
 
-    def _offer(self, header: StudyHeader, series: Mapping[SeriesKey, SeriesReady], pick: Pick) -> Wanted | None:
-        """What a pick comes to as an order; None, and a line in the log, where no order can say it."""
+    def _offer(self, header: StudyHeader, series: Mapping[SeriesKey, SeriesReady], pick: Pick) -> Wanted:
+        """What a pick comes to as an order."""
         folders = {self._spool.series_folder(key): item for key, item in series.items()}
         used = {path.parent for _, volume in pick.inputs for path, _ in volume.members}
         sources = tuple(item for folder, item in folders.items() if folder in used)
         headers = {path: dataset for item in sources for path, dataset in item.headers.items()}
-        try:
-            inputs = {role: role_input(volume, headers) for role, volume in pick.inputs}
-        except GeometryError as error:
-            study = logs.pseudonym(header.study_uid)
-            logs.event(log, "volume not ordered", logging.WARNING, study=study, reason=str(error))
-            return None
         route = self._config.route(pick.condition) if pick.condition else None
         card = self._cards[route.bundle] if route else None
         order = JobOrder(
@@ -233,7 +226,7 @@ class Orders:
             bundle=route.bundle if route else "",
             bundle_sha256=card.sha256 if card else "",
             time_point=pick.time_point,
-            inputs=inputs,
+            inputs={role: role_input(volume, headers) for role, volume in pick.inputs},
             deliver_to=route.deliver_to if route else (),
         )
         return Wanted(

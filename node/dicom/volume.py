@@ -126,10 +126,10 @@ def _slices(role_input: RoleInput) -> list[_Slice]:
         headers = frames(dataset)
         if headers[0].number is None and encoded_frame_count(dataset) > 1:
             raise GeometryError("a multi-frame instance that does not say where its frames lie")
-        if role_input.frames and headers[0].number is not None:
-            if max(role_input.frames) > len(headers):
-                raise GeometryError(f"frame {max(role_input.frames)} was chosen of an instance with {len(headers)}")
-            headers = tuple(headers[number - 1] for number in role_input.frames)
+        if instance.frames and headers[0].number is not None:
+            if max(instance.frames) > len(headers):
+                raise GeometryError(f"frame {max(instance.frames)} was chosen of an instance with {len(headers)}")
+            headers = tuple(headers[number - 1] for number in instance.frames)
         found += [_Slice(instance, header) for header in headers]
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def write_stack(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stack
                 edit(item, d)
             instances.append(save(item, folder / f"{number:03}.dcm"))
         values = stored.astype(np.float32) + (-1024 if modality == "CT" else 0)
-        role_input = RoleInput(str(shared.SeriesInstanceUID), tuple(instances), (), b_value_s_mm2)
+        role_input = RoleInput(str(shared.SeriesInstanceUID), tuple(instances), b_value_s_mm2)
         return Stack(role_input, values, affine)
 
     return write
@@ -189,7 +189,7 @@ def write_enhanced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., St
         instance = save(root, tmp_path_factory.mktemp("series") / "enhanced.dcm")
         chosen = tuple(d * len(b_values) + len(b_values) for d in range(shape[0]))
         values = stored[[number - 1 for number in chosen]].astype(np.float32) * slope
-        role_input = RoleInput(str(root.SeriesInstanceUID), (instance,), chosen, float(b_values[-1]))
+        role_input = RoleInput(str(root.SeriesInstanceUID), (replace(instance, frames=chosen),), float(b_values[-1]))
         return Stack(role_input, values, affine)
 
     return write

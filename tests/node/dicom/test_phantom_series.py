@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def chosen(paths: list[Path], folder: Path, *, is_multiframe: bool) -> RoleInput
     refs = [InstanceRef(str(h.SOPInstanceUID), str(h.SOPClassUID), p, "") for h, p in zip(headers, paths, strict=True)]
     if is_multiframe:
         numbers = tuple(f.number for f in frames(headers[0]) if f.get("DiffusionBValue", 1000) == 1000 and f.number)
-        return RoleInput(str(headers[0].SeriesInstanceUID), tuple(refs), numbers)
+        refs = [replace(ref, frames=numbers) for ref in refs]
+        return RoleInput(str(headers[0].SeriesInstanceUID), tuple(refs))
     wanted = set(read_truth(folder).sop_instance_uids)
     return RoleInput(str(headers[0].SeriesInstanceUID), tuple(r for r in refs if r.sop_instance_uid in wanted))
 

@@ -91,7 +91,7 @@ def test_what_cannot_be_decoded_is_refused_by_file_name_and_syntax(shared_data: 
 def test_frames_are_given_in_the_order_that_was_asked_for(write_enhanced: Callable[..., Any]) -> None:
     stack = write_enhanced(slope=1.0)
     dataset = read_instance(stack.paths[0])
-    chosen = list(reversed(stack.role_input.frames))
+    chosen = list(reversed(stack.role_input.instances[0].frames))
     found = np.stack(list(stored_frames(dataset, chosen, name="x")))
     np.testing.assert_array_equal(found, stack.array_DHW[::-1])
 

@@ -146,9 +146,9 @@ def test_of_a_multi_b_instance_only_the_chosen_frames_are_referred_to(
         (item,) = groups.DerivationImageSequence[0].SourceImageSequence
         assert item.ReferencedSOPInstanceUID == stack.role_input.instances[0].sop_instance_uid
         referred.add(item.ReferencedFrameNumber)
-    assert referred <= set(stack.role_input.frames)
+    assert referred <= set(stack.role_input.instances[0].frames)
     assert len(referred) == 4
-    assert list(seg.SourceImageSequence[0].ReferencedFrameNumber) == list(stack.role_input.frames)
+    assert list(seg.SourceImageSequence[0].ReferencedFrameNumber) == list(stack.role_input.instances[0].frames)
     np.testing.assert_allclose(points_of(seg)[1], true_points(stack, lesions)[1], atol=0.01)
 
 

@@ -158,7 +158,7 @@ def test_source_images_of_a_multi_b_instance_name_the_chosen_frames(
     for item in items(document):
         if "ReferencedSOPSequence" in item and "ReferencedFrameNumber" in item.ReferencedSOPSequence[0]:
             frames = np.atleast_1d(item.ReferencedSOPSequence[0].ReferencedFrameNumber)
-            assert set(frames) <= set(stack.role_input.frames)
+            assert set(frames) <= set(stack.role_input.instances[0].frames)
     lesion = groups_of(document)[0]
     (only,) = [i for i in lesion.ContentSequence if _code(i) == "121233"]
     assert list(only.ReferencedSOPSequence[0].ReferencedFrameNumber) == [6, 9, 12]

@@ -60,23 +60,44 @@ def test_each_slice_names_the_instance_that_holds_it(write_stack: Callable[..., 
         np.testing.assert_array_equal(dataset.pixel_array - 1024, values_HW)
 
 
+def with_frames(role_input: RoleInput, frames: tuple[int, ...]) -> RoleInput:
+    """The same only instance, other frames of it."""
+    (instance,) = role_input.instances
+    return replace(role_input, instances=(replace(instance, frames=frames),))
+
+
 def test_of_an_enhanced_instance_only_the_chosen_frames_are_read(write_enhanced: Callable[..., Any]) -> None:
     stack = write_enhanced()
     source = read_volume(stack.role_input)
     np.testing.assert_array_equal(source.volume.array_DHW, stack.array_DHW)
     np.testing.assert_allclose(source.volume.affine_lps_mm, stack.affine_lps_mm, atol=1e-9)
-    assert [item.frame for item in source.slices] == list(stack.role_input.frames)
+    assert [item.frame for item in source.slices] == list(stack.role_input.instances[0].frames)
 
 
 def test_an_enhanced_instance_whose_b_values_were_not_told_apart_is_refused(write_enhanced: Callable[..., Any]) -> None:
-    role_input = replace(write_enhanced().role_input, frames=())
+    role_input = with_frames(write_enhanced().role_input, ())
     with pytest.raises(GeometryError, match="12 slices share their position with another"):
         read_volume(role_input)
 
 
+def test_a_volume_may_lie_in_two_enhanced_instances_with_other_frames_of_each(
+    write_enhanced: Callable[..., Any], tmp_path: Path
+) -> None:
+    stack = write_enhanced()
+    (whole,) = stack.role_input.instances
+    copy = dcmread(whole.path)
+    copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    copy.save_as(tmp_path / "second.dcm")
+    second = replace(whole, sop_instance_uid=str(copy.SOPInstanceUID), path=tmp_path / "second.dcm")
+    halves = (replace(whole, frames=whole.frames[:2]), replace(second, frames=whole.frames[2:]))
+    source = read_volume(replace(stack.role_input, instances=halves))
+    np.testing.assert_array_equal(source.volume.array_DHW, stack.array_DHW)
+    assert [item.sop_instance_uid for item in source.slices[1:3]] == [whole.sop_instance_uid, second.sop_instance_uid]
+
+
 def test_a_frame_that_does_not_exist_is_refused(write_enhanced: Callable[..., Any]) -> None:
     with pytest.raises(GeometryError, match="frame 99 was chosen of an instance with 18"):
-        read_volume(replace(write_enhanced().role_input, frames=(1, 2, 99)))
+        read_volume(with_frames(write_enhanced().role_input, (1, 2, 99)))
 
 
 def test_rescaling_is_applied_slice_by_slice(write_stack: Callable[..., Any]) -> None:
