@@ -149,7 +149,11 @@ def main() -> None:
     device = choose_device(arguments.device)
     answers.write(json.dumps({"ready": True, "device": device.type}) + "\n")
     answers.flush()
-    serve(sys.stdin, answers, Engines(device.type, arguments.threads))
+    try:
+        serve(sys.stdin, answers, Engines(device.type, arguments.threads))
+    except BrokenPipeError:
+        # the node ended while we worked; what is left in the buffer must not be tried again at our own end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Child:
             [sys.executable, "-m", "model.server", "--device", "cpu", "--threads", "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
@@ -50,6 +51,8 @@ class Child:
         code = self.process.wait(20)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
         return code
 
     def _read(self) -> dict[str, Any]:
@@ -95,12 +98,13 @@ def test_its_answer_is_the_engines_answer(
     assert np.array_equal(read_probability(Path(request["out"])), expected)
 
 
-def test_a_warmed_bundle_costs_no_loading(
-    child: Child, request_of: Callable[..., dict[str, Any]], untrained_bundle: Bundle
+def test_a_warmed_bundle_is_not_loaded_again(
+    child: Child, request_of: Callable[..., dict[str, Any]], untrained_bundle: Bundle, tmp_path: Path
 ) -> None:
-    warmed = child.ask({"id": 1, "warm": [str(untrained_bundle.path)]})
-    assert warmed["ok"]
-    assert child.ask(request_of())["seconds"]["load"] < 0.05
+    copy = Path(shutil.copytree(untrained_bundle.path, tmp_path / "warmed"))
+    assert child.ask({"id": 1, "warm": [str(copy)]})["ok"]
+    (copy / "weights.safetensors").unlink()
+    assert child.ask(request_of(bundle=str(copy)))["ok"]
 
 
 def test_a_bundle_that_changed_on_disk_is_loaded_again(
@@ -109,7 +113,7 @@ def test_a_bundle_that_changed_on_disk_is_loaded_again(
     copy = Path(shutil.copytree(untrained_bundle.path, tmp_path / "copy"))
     first = request_of(bundle=str(copy))
     assert child.ask(first)["ok"]
-    cold = read_probability(Path(first["out"]))
+    cold = np.array(read_probability(Path(first["out"])))
     card = copy / "card.json"
     card.write_text(card.read_text().replace('"temperature": 1.0', '"temperature": 3.0'))
     assert card_digest(copy) != untrained_bundle.sha256
@@ -155,6 +159,20 @@ def test_it_ends_with_its_input_and_ctrl_c_does_not_end_it(request_of: Callable[
     child.process.send_signal(signal.SIGINT)
     assert child.ask(request_of())["ok"]
     assert child.end() == 0
+
+
+def test_it_ends_quietly_when_the_node_has_gone_while_it_worked(request_of: Callable[..., dict[str, Any]]) -> None:
+    child = Child()
+    stdin, stdout, stderr = child.process.stdin, child.process.stdout, child.process.stderr
+    assert stdin is not None
+    assert stdout is not None
+    assert stderr is not None
+    stdout.close()
+    stdin.write(json.dumps(request_of()) + "\n")
+    stdin.close()
+    assert "Error" not in stderr.read()
+    stderr.close()
+    assert child.process.wait(20) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -319,15 +318,6 @@ def test_a_file_that_holds_another_instance_is_refused(write_stack: Callable[...
     wrong = replace(stack.role_input, instances=(replace(first, sop_instance_uid=generate_uid()), *others))
     with pytest.raises(UnreadableInstance, match="it holds another instance"):
         read_volume(wrong)
-
-
-def test_a_hundred_ct_slices_would_be_read_in_time(write_stack: Callable[..., Any]) -> None:
-    stack = write_stack((20, 512, 512))
-    read_volume(stack.role_input)
-    started = time.process_time()
-    read_volume(stack.role_input)
-    # the goal is 0.6 s for a hundred; measured 0.25 s of one core, and a slower core gets twice the goal
-    assert (time.process_time() - started) * 100 / 20 < 1.2
 
 
 def test_every_real_series_is_read_or_refused_with_a_reason(shared_data: Path) -> None:
