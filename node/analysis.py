@@ -24,7 +24,8 @@ from model.exchange import ExchangeProblem, read_probability, write_volume
 from model.findings import Finding, bounding_box, find_lesions
 from model.volume import Buffer, Labels, Mask
 from node.bundles import BundleCard
-from node.config import Config, Route
+from node.config import Config
+from node.config_routes import Route
 from node.dicom import objects
 from node.dicom.check import check_objects
 from node.dicom.context import BundleFacts, EncodeContext, Equipment, Predecessor, Tracking

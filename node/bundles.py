@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model.card import BundleCard, BundleProblem, Card, read_card
-from node.config import Config, Evidence, Route
+from node.config import Config
+from node.config_routes import Evidence, Route
 from node.errors import BundleError, ConfigurationError
 
 __all__ = ["BundleCard", "bundle_card", "cards_of"]

@@ -6,10 +6,7 @@ values of node.yaml can be overridden by environment variables: `CRLM_NODE_DICOM
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydicom.datadict import tag_for_keyword
 
+from node.config_routes import Route, RoutesFile, Trust
+from node.config_types import AeTitle, Name, Pattern, Port, Seconds, Strict, matching
 from node.domain import TimePoint
 from node.errors import ConfigurationError
 from node.yaml_file import line_of, parse_yaml, read_yaml
@@ -27,44 +26,6 @@ from node.yaml_file import line_of, parse_yaml, read_yaml
 ENVIRONMENT_PREFIX = "CRLM_NODE_"
 # variables with the prefix that are not values of node.yaml
 _OTHER_VARIABLES = frozenset({"CRLM_NODE_CONFIG", "CRLM_NODE_LOG_LEVEL", "CRLM_NODE_LOG_FORMAT"})
-
-
-def _matching(pattern: str, rule: str) -> AfterValidator:
-    """Text that matches `pattern` whole; else the fault says `rule`, for nobody reads a pattern with pleasure."""
-
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value) is None:
-            raise ValueError(rule)
-        return value
-
-    return AfterValidator(check)
-
-
-def _in_order(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError(f"[{value[0]:g}, {value[1]:g}] holds no value; write the lower bound first")
-    return value
-
-
-AeTitle = Annotated[
-    str,
-    _matching(
-        r"(?=.{1,16}$)[^\\\x00-\x1f]*[^\\\x00-\x20][^\\\x00-\x1f]*",
-        "an AE title has 1 to 16 characters, not all of them spaces, and no backslash",
-    ),
-]
-Name = Annotated[
-    str, _matching(r"[a-z0-9][a-z0-9-]{0,62}", "a name has lower-case letters, digits and hyphens, 63 at most")
-]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0)]
-Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
-
-
-class Strict(BaseModel):
-    """Frozen, and a key that is not known is an error: a typing slip must not silently mean the default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CalledAe(Strict):
@@ -79,7 +40,7 @@ class DicomSettings(Strict):
     ae_title: AeTitle = "CRLM-NODE"
     host: str = "0.0.0.0"
     port: Port = 11112
-    called_ae_titles: dict[AeTitle, CalledAe] = {}
+    called_ae_titles: dict[AeTitle, CalledAe] = Field(default_factory=dict)
     accept_unknown_callers: bool = False
     receivers: Annotated[int, Field(ge=1, le=32)] = 1
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -105,7 +66,7 @@ class DatabaseSettings(Strict):
     url: (
         Annotated[
             str,
-            _matching(
+            matching(
                 r"(sqlite:///.+|postgresql\+psycopg://.+)?",
                 "write postgresql+psycopg://user:password@host/name, or sqlite:////path",
             ),
@@ -138,7 +99,7 @@ class SiteSettings(Strict):
     time_zone: str = "UTC"
     patient_id_issuer: str = ""
     uid_root: (
-        Annotated[str, _matching(r"[0-2](\.(0|[1-9]\d*)){1,10}", "a UID root is numbers with dots between, 1.2.…")]
+        Annotated[str, matching(r"[0-2](\.(0|[1-9]\d*)){1,10}", "a UID root is numbers with dots between, 1.2.…")]
         | None
     ) = None
     device_serial: str = "0"
@@ -157,7 +118,7 @@ class TagRule(Strict):
     """A rule the administrator owns: this attribute matching this pattern means this time point."""
 
     keyword: str
-    pattern: str
+    pattern: Pattern
     time_point: Literal["pre", "post"]
 
     @field_validator("keyword")
@@ -165,17 +126,6 @@ class TagRule(Strict):
     def _is_an_attribute(cls, value: str) -> str:
         if tag_for_keyword(value) is None:
             raise ValueError("no attribute of DICOM has this keyword; write one of PS3.6, such as StudyDescription")
-        return value
-
-    @field_validator("pattern")
-    @classmethod
-    def _is_an_expression(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(
-                f"no regular expression: {error}; put \\ before a bracket that is meant as text"
-            ) from error
         return value
 
 
@@ -262,7 +212,7 @@ class OrthancPeer(_Peer):
     """An Orthanc spoken to over its REST interface."""
 
     protocol: Literal["orthanc"]
-    url: Annotated[str, _matching(r"https?://[^/\s]+.*", "write http://host:8042 or https://…")]
+    url: Annotated[str, matching(r"https?://[^/\s]+.*", "write http://host:8042 or https://…")]
     username: str = ""
     password_variable: str = ""
     """Name of the environment variable that holds the password: secrets stay out of YAML."""
@@ -275,7 +225,7 @@ Peer = Annotated[DimsePeer | FolderPeer | OrthancPeer, Field(discriminator="prot
 class PeersFile(Strict):
     """peers.yaml."""
 
-    peers: dict[Name, Peer] = {}
+    peers: dict[Name, Peer] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -287,74 +237,6 @@ class PeersFile(Strict):
             }
             return {**data, "peers": peers}
         return data
-
-
-class Evidence(Strict):
-    """What a series must be to fill a role. A missing key asks nothing."""
-
-    modality: Literal["MR", "CT"]
-    weighting: Literal["dwi", "t2", "t1", "ct"]
-    b_value_s_mm2: Range | None = None
-    b_preferred_s_mm2: float | None = None
-    fat_suppressed: bool | None = None
-    echo_time_ms: Range | None = None
-    contrast_phase: Literal["portal-venous", "arterial"] | None = None
-    slice_spacing_mm: Range | None = None
-    min_slices: Annotated[int, Field(ge=3)] = 8
-    min_extent_mm: Annotated[float, Field(ge=0)] = 50.0
-    regions: tuple[str, ...] = ("liver", "abdomen")
-
-    @model_validator(mode="after")
-    def _prefers_what_it_takes(self) -> Evidence:
-        wanted, taken = self.b_preferred_s_mm2, self.b_value_s_mm2
-        if wanted is not None and (taken is None or not taken[0] <= wanted <= taken[1]):
-            raise ValueError(f"b_preferred_s_mm2 {wanted:g} lies outside b_value_s_mm2; widen that or change this")
-        return self
-
-
-class Route(Strict):
-    """One condition: what it needs, which bundle answers it, and where the answer goes."""
-
-    condition: Name
-    title: str
-    time_point: Literal["pre", "post", "unknown", "any"]
-    """`any` does not ask; `unknown` is a mixed bundle's route for studies whose time point nobody told."""
-    needs: Annotated[dict[Name, Evidence], Field(min_length=1)]
-    bundle: Name
-    finding: str = "lesion"
-    outputs: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
-    deliver_to: tuple[Name, ...] = ()
-    all: bool = False
-    """Analyse every fitting series of a study, not only the best one."""
-
-    @field_validator("deliver_to")
-    @classmethod
-    def _delivers_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("a peer stands twice; name each once")
-        return value
-
-    @property
-    def revision(self) -> str:
-        """Digest of the block's content: part of a job's identity. Delivery is not part of it: it changes no result."""
-        content = self.model_dump(mode="json", exclude={"deliver_to", "title"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class RoutesFile(Strict):
-    """routes.yaml."""
-
-    routes: tuple[Route, ...] = ()
-
-    @field_validator("routes")
-    @classmethod
-    def _names_are_unique(cls, routes: tuple[Route, ...]) -> tuple[Route, ...]:
-        seen: set[str] = set()
-        for route in routes:
-            if route.condition in seen:
-                raise ValueError(f"the condition {route.condition!r} stands twice; give each route its own name")
-            seen.add(route.condition)
-        return routes
 
 
 @dataclass(frozen=True)
@@ -375,6 +257,7 @@ class Config:
     peers: Mapping[str, DimsePeer | FolderPeer | OrthancPeer]
     routes: tuple[Route, ...]
     terms: Mapping[str, Term]
+    trust: tuple[Trust, ...] = ()
 
     @cached_property
     def spool_path(self) -> Path:
@@ -417,7 +300,7 @@ def load_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
     peers = read_yaml(folder / "peers.yaml", PeersFile)
     routes = read_yaml(folder / "routes.yaml", RoutesFile)
     terms = _read_terms(folder / "terminology.yaml")
-    config = Config(folder.resolve(), node, peers.peers, routes.routes, terms)
+    config = Config(folder.resolve(), node, peers.peers, routes.routes, terms, routes.trust)
     faults = [*_join_faults(config)]
     if faults:
         raise ConfigurationError("\n".join(faults))

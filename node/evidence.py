@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from node.config_routes import Trust
 from node.dicom.header import FrameHeader, text, value
 from node.evidence_ct import contrast, kernel_kind, phase_votes
+from node.evidence_declared import declared_signs, settle_weighting
 from node.evidence_facts import (
     CT,
     LOCALIZER,
@@ -48,11 +50,14 @@ TIME_POINT_KEYWORDS = (
 """What an administrator's tag rules may ask without further ado."""
 
 
-def read_series(headers: Mapping[Path, Dataset], keywords: Iterable[str] = ()) -> SeriesEvidence:
+def read_series(
+    headers: Mapping[Path, Dataset], keywords: Iterable[str] = (), trust: Sequence[Trust] = ()
+) -> SeriesEvidence:
     """The volumes of one series (headers as `node.dicom.header.read_header` gives them) and its study's header.
 
-    `keywords` are further attributes that tag rules ask for. The order of `headers` does not matter; of two
-    instances with one SOP Instance UID the first path counts. Raises ValueError for no header at all.
+    `keywords` are further attributes that tag rules ask for, `trust` is what the site declares. The order of
+    `headers` does not matter; of two instances with one SOP Instance UID the first path counts. Raises ValueError
+    for no header at all.
     """
     if not headers:
         raise ValueError("a series has at least one instance")
@@ -65,7 +70,7 @@ def read_series(headers: Mapping[Path, Dataset], keywords: Iterable[str] = ()) -
         header=study_header(dataset, keywords),
         series_uid=text(dataset, "SeriesInstanceUID"),
         source=str(path.parent),
-        volumes=_volumes([unique[uid] for uid in sorted(unique)]),
+        volumes=_volumes([unique[uid] for uid in sorted(unique)], trust),
     )
 
 
@@ -88,7 +93,7 @@ def _attribute(dataset: Dataset, keyword: str) -> str:
     return next((told for item in requests if (told := text(item, keyword))), "")
 
 
-def _volumes(instances: Sequence[tuple[Path, Dataset]]) -> tuple[VolumeFacts, ...]:
+def _volumes(instances: Sequence[tuple[Path, Dataset]], trust: Sequence[Trust]) -> tuple[VolumeFacts, ...]:
     of_images = [(path, dataset) for path, dataset in instances if text(dataset, "SOPClassUID") in IMAGE_CLASSES]
     parts = split(item for path, dataset in of_images for item in read_slices(path, dataset))
     others = [
@@ -96,7 +101,7 @@ def _volumes(instances: Sequence[tuple[Path, Dataset]]) -> tuple[VolumeFacts, ..
     ]
     weighted = [part.b.value for part in parts if part.b]
     b_values = tuple(sorted({int(b) for b in weighted}))
-    return (*(_volume(part, parts, b_values) for part in parts), *others)
+    return (*(_volume(part, parts, b_values, trust) for part in parts), *others)
 
 
 def _no_volume(path: Path, dataset: Dataset) -> VolumeFacts:
@@ -113,7 +118,7 @@ def _no_volume(path: Path, dataset: Dataset) -> VolumeFacts:
     )
 
 
-def _volume(part: Part, series: Sequence[Part], b_values: tuple[int, ...]) -> VolumeFacts:
+def _volume(part: Part, series: Sequence[Part], b_values: tuple[int, ...], trust: Sequence[Trust]) -> VolumeFacts:
     first = part.slices[0]
     kinds = kind_signs(part, series)
     region, regions = region_signs(first.header)
@@ -127,9 +132,13 @@ def _volume(part: Part, series: Sequence[Part], b_values: tuple[int, ...]) -> Vo
         region_signs=regions,
         acquired=first.acquired,
     )
+    phases, weightings = declared_signs(first.header, trust)
     if IMAGE_CLASSES[facts.sop_class_uid] == "CT":
-        return _with_ct(facts, first.header, kinds)
-    return _with_mr(facts, part, series, b_values)
+        facts = _with_ct(facts, first.header, kinds)
+        return replace(facts, phase_signs=(*facts.phase_signs, *phases))
+    facts = _with_mr(facts, part, series, b_values)
+    weighting, signs = settle_weighting(facts.weighting, facts.weighting_signs, weightings)
+    return replace(facts, weighting=weighting, weighting_signs=signs)
 
 
 def _with_ct(facts: VolumeFacts, header: FrameHeader, kinds: tuple[Sign, ...]) -> VolumeFacts:

@@ -18,6 +18,7 @@ from node.evidence_facts import (
     OTHER,
     T1,
     T2,
+    UNTOLD,
     Sign,
 )
 from node.evidence_kind import series_texts, text_of
@@ -96,7 +97,8 @@ def _relaxation_weighting(header: FrameHeader) -> tuple[str, tuple[Sign, ...]]:
     if _is_t1(header, family, echo_ms, repetition_ms, inversion_ms):
         kind = next((name for words, _ in series_texts(header) if (name := first_named(words, T1_KINDS))), "")
         return T1, (Sign(T1, told + (f", {kind}" if kind else ""), "(0018,0081)"),)
-    return OTHER, (Sign(OTHER, told, "(0018,0020)"),)
+    is_told = family != "unknown" and echo_ms is not None
+    return OTHER, (Sign(OTHER if is_told else UNTOLD, told, "(0018,0020)"),)
 
 
 _FAMILY_NAMES = {

@@ -16,7 +16,8 @@ from typing import Any
 
 from node.analysis import Analysis, OfflineLedger
 from node.bundles import BundleCard, bundle_card
-from node.config import Config, Route
+from node.config import Config
+from node.config_routes import Route
 from node.dicom.header import read_header
 from node.domain import Decision, JobOrder, TimePoint
 from node.errors import NodeError

@@ -87,7 +87,7 @@ class Orders:
         if not series:
             return []
         keywords = [rule.keyword for rule in self._config.node.time_point.tag_rules]
-        evidence = {key: read_series(item.headers, keywords) for key, item in series.items()}
+        evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
         with self._database.begin() as rows:
             header = self._record_study(rows, ready, series, evidence)
             finding = self._time_point(rows, header)

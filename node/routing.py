@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from node.config import Evidence, Route
+from node.config_routes import Evidence, Route
 from node.domain import Decision, Reason, TimePoint, TimePointFinding
 from node.evidence_facts import DIFFUSION_WEIGHTED, VolumeFacts
 from node.routing_choice import order_votes, rank, why_better

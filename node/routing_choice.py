@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from node.config import Evidence
+from node.config_routes import Evidence
 from node.domain import Decision
 from node.evidence_facts import CT, ISOTROPIC, Sign, VolumeFacts
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from node.config import Evidence
+from node.config_routes import Evidence
 from node.domain import Decision, Reason
 from node.evidence_facts import DIFFUSION_WEIGHTED, DIRECTIONAL, ISOTROPIC, SOUND, UNSURE, Sign, VolumeFacts
 

@@ -73,7 +73,7 @@ def survey(
     """What would be decided of every series found under `paths`. `operator` is a time point told by hand."""
     headers, unreadable = _headers(dicom_files(paths))
     keywords = [rule.keyword for rule in config.node.time_point.tag_rules]
-    series = [read_series(group, keywords) for group in _series(headers)]
+    series = [read_series(group, keywords, config.trust) for group in _series(headers)]
     by_study: dict[tuple[str, str], list[SeriesEvidence]] = defaultdict(list)
     for evidence in series:
         # without a study's UID there is no study: such series have nothing in common

@@ -9,7 +9,8 @@ import pytest
 
 from model.bundle import Bundle, load_bundle
 from node.bundles import cards_of
-from node.config import Config, Evidence, Route, load_config
+from node.config import Config, load_config
+from node.config_routes import Evidence, Route
 from node.yaml_file import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -29,7 +29,7 @@ from model.training.augment import apply, draw
 from model.training.cases import FIRST_VALIDATION_SEED, Slices, training_slices
 from model.training.demo_card import draft_card, input_spec
 from model.training.losses import pooled_loss
-from model.training.recipes import DemoRecipe
+from model.training.recipes import DemoRecipe, Stage
 from model.volume import Float, Half
 
 
@@ -43,9 +43,10 @@ class OperatingPoint:
     mean_dice: float
 
 
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
-PEAKS = (0.0, 0.7, 0.8, 0.85, 0.9, 0.95)
-MINIMUMS_ML = (0.0, 0.05, 0.1, 0.2, 0.4)
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+PEAKS = (0.0, 0.8, 0.9, 0.95)
+MINIMUMS_ML = (0.0, 0.1, 0.2, 0.4, 0.52)
+"""0.52 ml is a sphere of 10 mm, the smallest lesion that RECIST 1.1 calls measurable."""
 FEWEST_VOXELS = 3
 
 Heard = Callable[[str, int, int, float], None]
@@ -116,15 +117,34 @@ def he_normal(network: nn.Module, seed: int) -> nn.Module:
 
 
 def fit(network: nn.Module, slices: Slices, spec: InputSpec, recipe: DemoRecipe, heard: Heard) -> nn.Module:
-    """The trained network: the moving average of the weights, in evaluation mode."""
+    """The trained network in evaluation mode: a stage on all slices, then one on hard ones."""
+    network = take_steps(network, slices, spec, recipe, recipe.first, heard)
+    if recipe.hard.steps:
+        # as a bundle keeps them, so that it makes no difference whether one was written in between
+        network = network.half().float()
+        hardness = lesion_found(network, slices, slices.without_lesion(), spec, recipe.batch, heard)
+        network = take_steps(network, slices, spec, recipe, recipe.hard, heard, hardness)
+    return network
+
+
+def take_steps(
+    network: nn.Module,
+    slices: Slices,
+    spec: InputSpec,
+    recipe: DemoRecipe,
+    stage: Stage,
+    heard: Heard,
+    hardness: NDArray[np.float64] | None = None,
+) -> nn.Module:
+    """The moving average of the weights over a stage, in evaluation mode."""
     # torch's stub of Module.to lacks memory_format
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=stage.learning_rate, weight_decay=recipe.weight_decay)
     quick = has_bf16(torch.device("cpu"))
-    for step, (images, targets) in enumerate(batches(slices, spec, recipe)):
+    for step, (images, targets) in enumerate(batches(slices, spec, recipe, stage, hardness)):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, recipe)
+            group["lr"] = learning_rate(step, stage)
         with torch.autocast("cpu", torch.bfloat16, enabled=quick):
             logits = network(images)
         loss = pooled_loss(logits, targets)
@@ -132,33 +152,65 @@ def fit(network: nn.Module, slices: Slices, spec: InputSpec, recipe: DemoRecipe,
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         optimiser.step()
         _move_towards(average, network, min(recipe.average_decay, (1 + step) / (10 + step)))
-        heard("training", step + 1, recipe.steps, float(loss.detach()))
+        heard(stage.name, step + 1, stage.steps, float(loss.detach()))
     return average
 
 
-def learning_rate(step: int, recipe: DemoRecipe) -> float:
+def learning_rate(step: int, stage: Stage) -> float:
     """Linear warm-up, then a half cosine to zero."""
-    warmup = max(1, round(recipe.warmup_share * recipe.steps))
+    warmup = max(1, round(stage.warmup_share * stage.steps))
     if step < warmup:
-        return recipe.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(1, recipe.steps - warmup)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        return stage.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, stage.steps - warmup)
+    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def batches(slices: Slices, spec: InputSpec, recipe: DemoRecipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """`recipe.steps` augmented batches: normalised images (B, channels, S, S) and soft targets (B, 1, S, S)."""
-    rng = np.random.default_rng(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
+def batches(
+    slices: Slices, spec: InputSpec, recipe: DemoRecipe, stage: Stage, hardness: NDArray[np.float64] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A stage's augmented batches: normalised images (B, channels, S, S) and soft targets (B, 1, S, S).
+
+    `hardness`: how often each lesion-free slice comes for half of their places; the other half comes evenly.
+    """
+    rng = np.random.default_rng(stage.seed)
+    generator = torch.Generator().manual_seed(stage.seed)
     with_lesion, without = slices.with_lesion(), slices.without_lesion()
     lesions = round(recipe.batch * recipe.lesion_share)
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
-    for _ in range(recipe.steps):
-        chosen = np.concatenate([rng.choice(with_lesion, lesions), rng.choice(without, recipe.batch - lesions)])
+    hard = 0 if hardness is None else (recipe.batch - lesions) // 2
+    share = None if hardness is None else hardness / hardness.sum()
+    mean, std = _normalisation(spec)
+    for _ in range(stage.steps):
+        chosen = np.concatenate([rng.choice(with_lesion, lesions), rng.choice(without, recipe.batch - lesions - hard)])
+        if hard:
+            chosen = np.concatenate([chosen, rng.choice(without, hard, p=share)])
         parameters = draw(recipe.batch, recipe.augment, generator)
         pictures, targets = apply(slices.channels(chosen, spec), slices.targets(chosen), parameters)
         rows = slice(top := int(rng.integers(0, spec.size - recipe.rows + 1)), top + recipe.rows)
         images = (pictures[:, :, rows] - mean) / std
         yield images.contiguous(memory_format=torch.channels_last), targets[:, :, rows]
+
+
+@torch.no_grad()
+def lesion_found(
+    network: nn.Module, slices: Slices, chosen_N: NDArray[np.int64], spec: InputSpec, batch: int, heard: Heard
+) -> NDArray[np.float64]:
+    """How many pixels of each chosen slice the network takes for lesion, and a little for those where it finds none."""
+    mean, std = _normalisation(spec)
+    quick = has_bf16(torch.device("cpu"))
+    found: list[float] = []
+    for first in range(0, len(chosen_N), batch):
+        images = (slices.channels(chosen_N[first : first + batch], spec) - mean) / std
+        with torch.autocast("cpu", torch.bfloat16, enabled=quick):
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+        found += torch.sigmoid(logits.float()).flatten(1).sum(1).tolist()
+        heard("search of hard slices", len(found), len(chosen_N), float(np.mean(found)))
+    pixels: NDArray[np.float64] = np.array(found)
+    pixels += 0.02 * pixels.mean() + 1e-6
+    return pixels
+
+
+def _normalisation(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    return torch.tensor(spec.mean).view(1, -1, 1, 1), torch.tensor(spec.std).view(1, -1, 1, 1)
 
 
 def choose_operating_point(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch import nn
 
 from model.bundle import load_bundle
 from model.card import OutputSpec
@@ -28,9 +29,9 @@ from model.training.cases import (
     training_geometry,
     training_slices,
 )
-from model.training.demo import fit, he_normal, learning_rate
+from model.training.demo import batches, fit, he_normal, learning_rate
 from model.training.demo_card import DEMO_CONDITIONS, input_spec
-from model.training.recipes import RECIPES, DemoRecipe
+from model.training.recipes import RECIPES, DemoRecipe, Stage
 
 STILL = AugmentRanges(*[0.0] * 8)
 
@@ -53,7 +54,9 @@ def discs(size: int = 64, count: int = 8) -> Slices:
 def test_eight_slices_are_learnt_by_heart() -> None:
     """models.md §11 test 10: Dice over 0.95 at an eighth of the width and 64×64."""
     slices, spec = discs(), input_spec("pre-nact-dwi", 64)
-    recipe = DemoRecipe(steps=80, batch=8, learning_rate=1e-2, average_decay=0.9, rows=64, augment=STILL)
+    recipe = DemoRecipe(
+        steps=80, hard_steps=0, batch=8, lesion_share=0.6, learning_rate=1e-2, average_decay=0.9, rows=64, augment=STILL
+    )
     network = he_normal(build_network("unetpp", {"width": 0.125}), seed=0)
     network = fit(network, slices, spec, recipe, lambda *_: None)
     lesions = slices.with_lesion()
@@ -134,9 +137,38 @@ def test_neighbours_never_come_from_another_case() -> None:
     assert torch.equal(slices.channels(np.arange(16), spec), served)
 
 
+def test_hard_slices_take_half_of_the_places_of_those_without_a_lesion() -> None:
+    slices = discs()
+    hardness = np.zeros(len(slices.without_lesion()))
+    hardness[3] = 1.0
+    # the hard slice is known by its mean, which no other has
+    slices.pictures_NHW[slices.without_lesion()[3]] = 255
+    spec = input_spec("pre-nact-dwi", 64)
+    recipe = DemoRecipe(batch=12, lesion_share=0.5, rows=64, augment=STILL)
+    white = (1 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
+    shown = []
+    for images, _ in batches(slices, spec, recipe, Stage("hard", 20, 0.0, seed=1), hardness):
+        shown.append(int((images.mean((2, 3)) > 0.95 * white).all(1).sum()))
+    assert min(shown) >= 3
+    assert np.mean(shown) == pytest.approx(3 + 3 / 8, abs=0.6)
+
+
+def test_what_the_network_takes_for_lesion_makes_a_slice_hard() -> None:
+    slices = discs()
+    bright = slices.without_lesion()[[2, 5]]
+    slices.pictures_NHW[bright] = 255
+    network = nn.Conv2d(3, 1, 1)
+    nn.init.constant_(network.weight, 2.0)
+    nn.init.constant_(network.bias, -8.0)
+    spec = input_spec("pre-nact-dwi", 64)
+    hardness = demo.lesion_found(network, slices, slices.without_lesion(), spec, 4, lambda *_: None)
+    assert set(np.argsort(hardness)[-2:]) == {2, 5}
+    assert hardness.min() > 0
+
+
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
-    recipe = DemoRecipe(steps=100, warmup_share=0.1, learning_rate=1.0)
-    rates = [learning_rate(step, recipe) for step in range(100)]
+    stage = Stage("training", steps=100, learning_rate=1.0, seed=0, warmup_share=0.1)
+    rates = [learning_rate(step, stage) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -146,7 +178,7 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
 def test_a_bundle_comes_out_of_the_whole_path(tmp_path: Path) -> None:
     """Two phantoms, two steps: everything runs, and the card says what happened and claims no measure."""
     heard: set[str] = set()
-    recipe = replace(DemoRecipe(), cases=2, validation_cases=1, steps=2, batch=4)
+    recipe = replace(DemoRecipe(), cases=2, validation_cases=1, steps=1, hard_steps=1, batch=4)
     bundle = demo.train_demo(
         "pre-nact-dwi", tmp_path / "out", recipe, cache=tmp_path, workers=1, heard=lambda phase, *_: heard.add(phase)
     )
@@ -155,5 +187,5 @@ def test_a_bundle_comes_out_of_the_whole_path(tmp_path: Path) -> None:
     assert (card.training.cases, card.training.seeds, card.training.images_seen) == (2, (0, 1), 8)
     assert card.output.threshold in demo.THRESHOLDS
     assert card.metrics == {}
-    assert heard == {"phantoms", "training", "operating point"}
+    assert heard == {"phantoms", "training", "search of hard slices", "hard slices", "operating point"}
     assert sum(f.stat().st_size for f in bundle.path.iterdir()) < 1.25e6

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from node.config import Route, load_config
+from node.config import load_config
+from node.config_routes import Route
 from node.dicom.header import read_header
 from node.domain import Decision, TimePoint, TimePointFinding
 from node.evidence import VolumeFacts, read_series

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from node.config import Evidence, Route
+from node.config_routes import Evidence, Route
 from node.domain import Decision, TimePoint, TimePointFinding
 from node.routing import as_json, decide
 
