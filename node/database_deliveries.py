@@ -188,6 +188,7 @@ def add_receipt(rows: Rows, job_id: str, peer: str, attempt: int, receipt: Recei
             retry=receipt.retry,
             reason=receipt.reason,
             statuses=receipt.statuses,
+            stored=list(receipt.stored),
         )
     )
 
@@ -293,7 +294,7 @@ def _delivery(row: Any) -> Delivery:
 
 
 def _receipt(row: Any) -> ReceiptRecord:
-    told = Receipt(row.is_stored, row.retry, row.reason, row.statuses)
+    told = Receipt(row.is_stored, row.retry, row.reason, row.statuses, tuple(row.stored))
     return ReceiptRecord(row.job_id, row.peer, row.attempt, row.at, told)
 
 

@@ -89,11 +89,6 @@ def wants_commitment(peer: Peer | None) -> bool:
     return isinstance(peer, DimsePeer) and peer.storage_commitment
 
 
-def is_taken(status: int) -> bool:
-    """Whether a C-STORE status says that the object is stored: success or a warning (PS3.4 table B.2-1)."""
-    return status == 0x0000 or status & 0xF000 == 0xB000
-
-
 def has_answered(receipt: Receipt) -> bool:
     """Whether the peer was there at all, whatever it said of the objects."""
     return receipt.is_stored or bool(receipt.statuses) or not receipt.retry

@@ -43,7 +43,6 @@ from node.delivery import (
     after_receipt,
     has_answered,
     is_circuit_open,
-    is_taken,
     next_probe_at,
     objects_for,
     plan,
@@ -188,7 +187,7 @@ def settle_attempt(
             transaction_uid,
             job_id=job_id,
             peer=peer,
-            requested_uids=_taken(receipt, _pending(rows, delivery, told)),
+            requested_uids=receipt.stored,
             next_request_at=now + timedelta(seconds=REQUEST_GRACE_S),
             deadline_at=now + timedelta(hours=told.commitment_timeout_h),
         )
@@ -282,10 +281,7 @@ def pass_deadline(rows: Rows, overdue: Commitment, peers: Peers, now: datetime) 
 
 def is_begun(rows: Rows, job_id: str) -> bool:
     """Whether any peer has taken anything of a job: from then on it cannot be replaced silently."""
-    return any(
-        record.receipt.is_stored or any(is_taken(status) for status in record.receipt.statuses.values())
-        for record in receipts_of(rows, job_id)
-    )
+    return any(record.receipt.stored for record in receipts_of(rows, job_id))
 
 
 def supersede(rows: Rows, job_id: str, reason: str, now: datetime) -> bool:
@@ -319,13 +315,6 @@ def _pending(rows: Rows, delivery: Delivery, peer: Peer) -> list[ResultObject]:
     objects = objects_for(peer, objects_of(rows, delivery.job_id))
     pending = delivery.pending_uids
     return objects if pending is None else [item for item in objects if item.sop_instance_uid in pending]
-
-
-def _taken(receipt: Receipt, sent: list[ResultObject]) -> list[str]:
-    """SOP Instance UIDs that the peer said it stored; all of them where it gave no status of its own to each."""
-    if not receipt.statuses:
-        return [item.sop_instance_uid for item in sent]
-    return [uid for uid, status in receipt.statuses.items() if is_taken(status)]
 
 
 def _is_awaited(delivery: Delivery, attempt: int) -> bool:

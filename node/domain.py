@@ -175,3 +175,10 @@ class Receipt:
     reason: str
     statuses: dict[str, int] = field(default_factory=dict)
     """SOP Instance UID → DIMSE status (or HTTP status) as the peer gave it."""
+    stored: tuple[str, ...] = ()
+    """SOP Instance UIDs that the peer has now by its own word, whatever became of the rest."""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Receipt:
+        """Inverse of `dataclasses.asdict`, also after a passage through JSON."""
+        return cls(**{**data, "stored": tuple(data["stored"])})

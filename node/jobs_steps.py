@@ -157,7 +157,7 @@ class Steps:
     def settle(self, job_id: str, peer: str, attempt: int, receipt: dict[str, Any]) -> str | None:
         """Write what follows from a receipt; returns the transaction UID where commitment is to be asked for."""
         with self.database.begin() as rows:
-            given = Receipt(**receipt)
+            given = Receipt.from_json(receipt)
             transaction_uid = settle_attempt(rows, job_id, peer, attempt, given, self.config.peers, utc_now())
         self.wake()
         return transaction_uid
@@ -179,7 +179,7 @@ class Steps:
         """Write what came of asking, and the report where it came at once."""
         report = answer["report"]
         with self.database.begin() as rows:
-            receipt = Receipt(**answer["receipt"])
+            receipt = Receipt.from_json(answer["receipt"])
             settle_request(rows, transaction_uid, attempt, receipt, self.config.peers, utc_now())
             if report:
                 apply_commitment_report(rows, transaction_uid, report["committed"], report["failed"], utc_now())

@@ -146,6 +146,7 @@ receipts = Table(
     Column("retry", Boolean, nullable=False),
     Column("reason", String, nullable=False),
     Column("statuses", JSON, nullable=False),
+    Column("stored", JSON, nullable=False),
     ForeignKeyConstraint(["job_id", "peer"], ["deliveries.job_id", "deliveries.peer"]),
     Index("ix_receipts_peer_at", "peer", "at"),
 )

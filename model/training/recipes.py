@@ -27,8 +27,8 @@ class DemoRecipe:
 
     cases: int = 320
     validation_cases: int = 48
-    steps: int = 1000
-    hard_steps: int = 900
+    steps: int = 600
+    hard_steps: int = 600
     """Steps in which half of the lesion-free slices are those on which the network found most after `steps`."""
     batch: int = 12
     lesion_share: float = 0.5

@@ -81,7 +81,7 @@ def send(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) ->
                 if not statuses.of_store(status).is_done and _is_required(peer, parcel.item):
                     break
     except (PeerError, UnreadableInstance) as error:
-        return Receipt(False, error.retry, _with_progress(str(error), objects, told), told)
+        return Receipt(False, error.retry, _with_progress(str(error), objects, told), told, _stored(told))
     return judge(peer, objects, told)
 
 
@@ -96,7 +96,11 @@ def judge(peer: DimsePeer, objects: Sequence[ResultObject], told: dict[str, int]
     is_stored = is_whole and not retry and any(meaning.is_done for meaning in meanings.values())
     remarks = Counter(f"{item.kind} {_remark(told.get(item.sop_instance_uid))}" for item in objects)
     reason = "; ".join(f"{count} × {remark}" if count > 1 else remark for remark, count in remarks.items())
-    return Receipt(is_stored, retry, f"{name_of(peer)}: {reason}", told)
+    return Receipt(is_stored, retry, f"{name_of(peer)}: {reason}", told, _stored(told))
+
+
+def _stored(told: dict[str, int]) -> tuple[str, ...]:
+    return tuple(uid for uid, status in told.items() if statuses.of_store(status).is_done)
 
 
 def echo(peer: DimsePeer, our_ae_title: str) -> EchoResult:

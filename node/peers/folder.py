@@ -36,12 +36,12 @@ def send(peer: FolderPeer, objects: Sequence[ResultObject], our_ae_title: str) -
             target = _job_folder(root, item.path.resolve().parent.name) / item.path.name
             if target.exists() and _sha256(target) != item.sha256:
                 reason = f"{target} is there with other content; move it away, then retry"
-                return Receipt(False, False, reason, told)
+                return Receipt(False, False, reason, told, tuple(told))
             _place(item.path, target)
             told[item.sop_instance_uid] = STORED
     except OSError as error:
-        return Receipt(False, error.errno not in _LASTING, _fault(root, error), told)
-    return Receipt(True, False, f"stored in {root}", told)
+        return Receipt(False, error.errno not in _LASTING, _fault(root, error), told, tuple(told))
+    return Receipt(True, False, f"stored in {root}", told, tuple(told))
 
 
 def echo(peer: FolderPeer, our_ae_title: str) -> EchoResult:

@@ -40,7 +40,7 @@ def send(peer: OrthancPeer, objects: Sequence[ResultObject], our_ae_title: str) 
     Orthanc answers a SOP Instance UID that it knows with success and keeps what it has: sending twice is sending once.
     """
     told: dict[str, int] = {}
-    stored: list[str] = []
+    stored: dict[str, str] = {}
     try:
         with _client(peer) as client:
             for item in in_sending_order(objects):
@@ -48,11 +48,11 @@ def send(peer: OrthancPeer, objects: Sequence[ResultObject], our_ae_title: str) 
                 told[item.sop_instance_uid] = response.status_code
                 _require_success(peer, response)
                 _require_stored(peer, response)
-                stored.append(item.kind)
+                stored[item.sop_instance_uid] = item.kind
     except PeerError as error:
-        progress = f"; {len(stored)} of {len(objects)} objects ({', '.join(stored)}) were stored before that"
-        return Receipt(False, error.retry, f"{error}{progress if stored else ''}", told)
-    return Receipt(True, False, f"stored at {peer.url}", told)
+        progress = f"; {len(stored)} of {len(objects)} objects ({', '.join(stored.values())}) were stored before that"
+        return Receipt(False, error.retry, f"{error}{progress if stored else ''}", told, tuple(stored))
+    return Receipt(True, False, f"stored at {peer.url}", told, tuple(stored))
 
 
 def echo(peer: OrthancPeer, our_ae_title: str) -> EchoResult:

@@ -77,7 +77,7 @@ class Desk:
             for state in (JobState.SEGMENTING, JobState.ENCODING, JobState.SENDING):
                 record_state(rows, job.job_id, state)
             add_delivery(rows, job.job_id, "results", state=DeliveryState.SENT, reason="", now=utc_now())
-            add_receipt(rows, job.job_id, "results", 1, Receipt(True, False, "stored"), utc_now())
+            add_receipt(rows, job.job_id, "results", 1, Receipt(True, False, "stored", stored=("2.25.1",)), utc_now())
             record_state(rows, job.job_id, JobState.COMMITTED)
 
 

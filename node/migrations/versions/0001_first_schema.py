@@ -170,6 +170,7 @@ def upgrade() -> None:
         sa.Column("retry", sa.Boolean(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("statuses", sa.JSON(), nullable=False),
+        sa.Column("stored", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["job_id", "peer"], ["deliveries.job_id", "deliveries.peer"], name=op.f("fk_receipts_job_id_peer")
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from node.config import load_config
-from node.config_routes import Route
+from node.config_routes import Route, Trust
 from node.dicom.header import read_header
 from node.domain import Decision, TimePoint, TimePointFinding
 from node.evidence import VolumeFacts, read_series
@@ -54,6 +54,11 @@ class Workbench:
     """Makes series and asks about them; every method returns something new."""
 
     routes: tuple[Route, ...]
+    trust: tuple[Trust, ...] = ()
+
+    def trusting(self, **lines: Any) -> Workbench:
+        """The same of a site that declares one thing."""
+        return replace(self, trust=(*self.trust, Trust.model_validate(lines)))
 
     def mr(self, count: int = 20, **tags: Any) -> Headers:
         """Axial T2-weighted fat-suppressed slices of the abdomen, 7 mm apart; `tags` by keyword, None removes."""
@@ -87,7 +92,7 @@ class Workbench:
 
     def facts(self, headers: Headers) -> tuple[VolumeFacts, ...]:
         """The volumes of the one series."""
-        return read_series(headers).volumes
+        return read_series(headers, trust=self.trust).volumes
 
     def fact(self, headers: Headers) -> VolumeFacts:
         """The only volume of the series."""

@@ -16,6 +16,7 @@ from node.database_deliveries import (
     Delivery,
     DeliveryState,
     ReceiptRecord,
+    commitment_of,
     commitments_of,
     deliveries_of,
     due_commitments,
@@ -29,7 +30,6 @@ from node.delivery import (
     after_receipt,
     has_answered,
     is_circuit_open,
-    is_taken,
     next_probe_at,
     objects_for,
     plan,
@@ -51,6 +51,7 @@ from node.delivery_records import (
     supersede,
 )
 from node.domain import JobState, Receipt, ResultObject
+from node.peers.dimse import judge
 from tests.node.jobs.house import empty, make_order, open_house
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -76,7 +77,7 @@ OBJECTS = [
     ResultObject("seg", "1.2.840.10008.5.1.4.1.1.66.4", "2.25.1", Path("/seg.dcm"), "0"),
     ResultObject("sr", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.2", Path("/sr.dcm"), "0"),
 ]
-STORED = Receipt(True, False, "", {"2.25.1": 0x0000, "2.25.2": 0xB000})
+STORED = Receipt(True, False, "", {"2.25.1": 0x0000, "2.25.2": 0xB000}, ("2.25.1", "2.25.2"))
 
 
 # --- the gate
@@ -143,11 +144,6 @@ def test_after_its_patience_a_delivery_is_given_up() -> None:
     began_at = NOW - timedelta(hours=72)
     step = after_receipt(SILENT, failures=50, first_attempt_at=began_at, retry=RETRY, now=NOW, is_committing=False)
     assert (step.state, step.reason) == (DeliveryState.FAILED, "gave up after 72 h: no answer")
-
-
-@pytest.mark.parametrize(("status", "is_stored"), [(0x0000, True), (0xB006, True), (0xA700, False), (0x0122, False)])
-def test_a_warning_says_that_the_object_is_stored(status: int, is_stored: bool) -> None:
-    assert is_taken(status) is is_stored
 
 
 def test_whoever_refuses_has_answered() -> None:
@@ -391,12 +387,29 @@ def test_a_report_with_failures_sends_those_once_more_and_then_calls_a_person(da
     assert (waiting.state, waiting.rounds, waiting.pending_uids) == (DeliveryState.WAITING, 2, ("2.25.2",))
     with database.begin() as rows:
         assert begin_attempt(rows, job, "pacs", 2, PEERS, NOW) == OBJECTS[1:]
-        second = settle_attempt(rows, job, "pacs", 2, Receipt(True, False, "", {"2.25.2": 0}), PEERS, NOW)
+        second = settle_attempt(rows, job, "pacs", 2, Receipt(True, False, "", {"2.25.2": 0}, ("2.25.2",)), PEERS, NOW)
         assert second
         apply_commitment_report(rows, second, [], {"2.25.2": 0x0112}, NOW)
     state, reason = _state(database, job)
     assert state == JobState.FAILED
     assert reason == "pacs: failed, not committed by the peer (1 objects: 0112 no such object instance), sent twice"
+
+
+@pytest.mark.parametrize("statuses", [{"2.25.1": 0x0111, "2.25.2": 0}, {"2.25.1": 0x0111, "2.25.2": 0x0107}])
+def test_commitment_is_asked_for_all_that_a_peer_has_by_whatever_status(
+    database: Database, statuses: dict[str, int]
+) -> None:
+    # a repeat after a crash between storing and noting it is answered "duplicate" by some archives
+    job = _encoded(database)
+    transaction = _attempt(database, job, judge(PEERS["pacs"], OBJECTS, statuses))
+    assert transaction
+    with database.read() as rows:
+        asked = commitment_of(rows, transaction)
+    assert asked is not None
+    assert asked.requested_uids == ("2.25.1", "2.25.2")
+    with database.begin() as rows:
+        apply_commitment_report(rows, transaction, ["2.25.2"], {}, NOW)
+    assert _state(database, job)[0] == JobState.SENDING
 
 
 def test_a_report_that_comes_twice_sends_nothing_twice(database: Database) -> None:
@@ -465,7 +478,7 @@ def test_a_report_for_no_request_of_ours_is_said_to_be_none(database: Database) 
 def test_a_job_of_which_something_was_taken_is_not_superseded(database: Database) -> None:
     untouched, touched = _encoded(database, 1), _encoded(database, 2)
     _attempt(database, untouched, SILENT)
-    _attempt(database, touched, Receipt(False, True, "aborted", {"2.25.1": 0x0000}))
+    _attempt(database, touched, Receipt(False, True, "aborted", {"2.25.1": 0x0000}, ("2.25.1",)))
     with database.begin() as rows:
         assert not is_begun(rows, untouched)
         assert supersede(rows, untouched, "changed", NOW)

@@ -67,7 +67,8 @@ class Workshop:
             return node.domain.Receipt(False, True, f"{peer} does not answer")
         status = 0xA900 if manner == "refuses" else 0x0000
         statuses = {item.sop_instance_uid: status for item in objects}
-        return node.domain.Receipt(status == 0, False, f"{peer} {manner}", statuses)
+        stored = () if status else tuple(statuses)
+        return node.domain.Receipt(status == 0, False, f"{peer} {manner}", statuses, stored)
 
     def request_commitment(
         self, peer: str, objects: Sequence[node.domain.ResultObject], transaction_uid: str

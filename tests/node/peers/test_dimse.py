@@ -127,6 +127,7 @@ def test_each_status_decides_whether_it_is_stored_and_whether_to_ask_again(
     receipt = send(peer(archive.port), results.objects, OURS)
     assert (receipt.is_stored, receipt.retry) == (is_stored, retry)
     assert receipt.statuses[results.of("seg").sop_instance_uid] == status
+    assert set(receipt.stored) == ({item.sop_instance_uid for item in results.objects} if is_stored else set())
     if status:
         assert f"{status:04X}" in receipt.reason
 
