@@ -205,8 +205,10 @@ class Analysis:
         check_objects(
             seg_path=made["seg"].path if "seg" in made else None,
             sr_path=made["sr"].path if "sr" in made else None,
+            context=context,
             source=source,
             mask=mask,
+            findings=findings,
             tracking=tracking,
         )
         draw_overlay(
@@ -261,7 +263,8 @@ class Analysis:
                 is_demo=bundle.card.is_demo,
                 is_for_clinical_use=bundle.card.intended_use == "clinical",
             ),
-            finding=route.finding,
+            # off-line nobody compared route and card: a claim that the bundle cannot make is not made
+            finding=route.finding if bundle.card.intended_use == "clinical" else "lesion",
             terms=self._config.terms,
             equipment=Equipment(
                 manufacturer=MANUFACTURER,

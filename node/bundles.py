@@ -55,6 +55,10 @@ def _misfits(route: Route, card: Card) -> list[str]:
     faults = []
     if route.condition not in card.conditions:
         faults.append(f"its card names the conditions {', '.join(card.conditions)}; name a bundle made for this one")
+    if route.finding != "lesion" and card.intended_use != "clinical":
+        faults.append(
+            f"finding {route.finding} needs a bundle for clinical use, its card says {card.intended_use}; write lesion"
+        )
     for role, evidence in route.needs.items():
         faults += [f"needs.{role}: {fault}" for fault in _input_misfits(evidence, card)]
     return faults

@@ -20,6 +20,7 @@ from node.cli_print import (
     JsonOption,
     coloured,
     console,
+    counted,
     fail,
     plain,
     print_json,
@@ -62,6 +63,16 @@ class Condition(StrEnum):
     POST_NACT_DWI = "post-nact-dwi"
     POST_NACT_T2WI = "post-nact-t2wi"
     CT_PORTAL_VENOUS = "ct-portal-venous"
+
+
+class Dialect(StrEnum):
+    """The vendors whose manners phantoms are written in."""
+
+    GE = "ge"
+    SIEMENS = "siemens"
+    PHILIPS = "philips"
+    CANON = "canon"
+    UIH = "uih"
 
 
 def main() -> None:
@@ -247,7 +258,7 @@ def _print_segmented(answer: Answer) -> None:
     found = answer.summary or {}
     longest = f", longest axis {found['longest_axis_mm']:.1f} mm" if found["lesion_count"] else ""
     console.print(
-        f"[green]segmented[/] [bold]{answer.condition}[/]: {found['lesion_count']} lesions, "
+        f"[green]segmented[/] [bold]{answer.condition}[/]: {counted(found['lesion_count'], 'lesion')}, "
         f"{found['total_volume_ml']:.2f} ml{longest}  → {plain(answer.folder)}",
         highlight=False,
     )
@@ -274,20 +285,27 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Send DICOM files to a peer as the node would deliver them, and print the peer's answer."""
+    from node.delivery import withheld
     from node.peers import send as send_objects
-    from node.survey import describe_instance, dicom_files
+    from node.survey import describe_instance, dicom_files, is_of_demo_weights
 
     _require_existing(paths)
     settings = load_config(config)
     peer = _peer(settings, to)
-    objects = [describe_instance(path) for path in dicom_files(paths)]
-    if not objects:
+    files = dicom_files(paths)
+    if not files:
         raise NodeError(f"{', '.join(map(str, paths))}: no DICOM file there")
+    for is_demo in sorted({is_of_demo_weights(path) for path in files}):
+        if reason := withheld(is_demo, to, settings.peers):
+            raise NodeError(f"nothing was sent: {reason}; peers.yaml says what {to} may receive")
+    objects = [describe_instance(path) for path in files]
     receipt = send_objects(peer, objects, settings.node.dicom.ae_title)
     if as_json:
         print_json({"stored": receipt.is_stored, "reason": receipt.reason, "statuses": receipt.statuses})
     else:
-        console.print(f"{verdict(receipt.is_stored)} {len(objects)} objects to {to}: {plain(receipt.reason)}")
+        console.print(
+            f"{verdict(receipt.is_stored)} {counted(len(objects), 'object')} to {to}: {plain(receipt.reason)}"
+        )
     if not receipt.is_stored:
         raise typer.Exit(1)
 
@@ -335,17 +353,24 @@ def peers_echo(
 @app.command()
 def phantom(
     condition: Annotated[Condition, typer.Option(help="Which condition's phantom.")],
-    out: Annotated[Path, typer.Option(help="Folder for the DICOM files, truth.json and the truth mask.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the DICOM files, truth.json and the truth mask.", file_okay=False)
+    ],
     seed: Annotated[int, typer.Option(help="The same seed gives the same patient.")] = 900001,
-    dialect: Annotated[str, typer.Option(help="ge, siemens, philips, canon or uih.")] = "ge",
+    dialect: Annotated[
+        Dialect, typer.Option(help="Whose private elements and manners; uih makes MR only.")
+    ] = Dialect.GE,
 ) -> None:
     """Make a synthetic patient: a DICOM series as a scanner writes it, with the lesions' truth beside it."""
     from model.phantom import make_phantom
     from simulator.modality import write_series
 
+    if condition is Condition.CT_PORTAL_VENOUS and dialect is Dialect.UIH:
+        raise typer.BadParameter("uih makes MR only; for CT name ge, siemens, philips or canon")
     made = make_phantom(condition.value, seed)
-    files = write_series(made, out, dialect=dialect)
-    console.print(f"{len(files)} files in [bold]{plain(out)}[/], {len(made.lesions)} lesions (truth.json).")
+    files = write_series(made, out, dialect=dialect.value)
+    lesions = counted(len(made.lesions), "lesion")
+    console.print(f"{counted(len(files), 'file')} in [bold]{plain(out)}[/], {lesions} (truth.json).")
     console.print(f"Next: crlm-node segment {plain(out)} --out results --condition {condition.value}", highlight=False)
 
 

@@ -55,6 +55,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     console.print(table)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 lesion`, `2 lesions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def plain(text: object) -> str:
     """Text whose brackets are no markup."""
     return escape(str(text))

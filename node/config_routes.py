@@ -43,7 +43,8 @@ class Route(Strict):
     """`any` does not ask; `unknown` is a mixed bundle's route for studies whose time point nobody told."""
     needs: Annotated[dict[Name, Evidence], Field(min_length=1)]
     bundle: Name
-    finding: str = "lesion"
+    finding: Literal["lesion", "mass", "neoplasm", "metastasis"] = "lesion"
+    """Key of terminology.yaml. All but `lesion` claim what only a bundle for clinical use may claim."""
     outputs: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
     deliver_to: tuple[Name, ...] = ()
     all: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -157,6 +158,8 @@ def _segment(
                 for role, member in pick.inputs
             },
             deliver_to=(),
+            # each run off-line is a new result with its own UIDs: nothing remembers the identities of an earlier one
+            run=time.time_ns() // 1_000_000,
         )
     except NodeError as error:
         return _refused(decided, str(error))

@@ -16,6 +16,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from node.config import Config
+from node.dicom.context import DEMO_WORDS
 from node.dicom.header import read_header, text
 from node.domain import ResultObject, TimePoint
 from node.errors import UnreadableInstance
@@ -128,6 +129,11 @@ def _by_folder(group: dict[Path, Dataset]) -> Iterator[dict[Path, Dataset]]:
     for path, dataset in group.items():
         folders[path.parent][path] = dataset
     yield from folders.values()
+
+
+def is_of_demo_weights(path: Path) -> bool:
+    """Whether an object says of itself that it was made with demo weights. Raises UnreadableInstance."""
+    return DEMO_WORDS in text(read_header(path), "SeriesDescription")
 
 
 def describe_instance(path: Path) -> ResultObject:

@@ -17,6 +17,8 @@ from node.domain import TimePoint
 Kind = Literal["seg", "sr"]
 
 _SERIES_OFFSET: dict[Kind, int] = {"seg": 1, "sr": 2}
+DEMO_WORDS = "DEMO WEIGHTS"
+"""Stand in the series description and comments of every result of demo weights."""
 _MAX_LONG_STRING = 64
 
 
@@ -126,12 +128,12 @@ class EncodeContext:
     def warning(self) -> str:
         """What a reader must know of the weights, at most 64 characters; empty for clinical use."""
         if self.bundle.is_demo:
-            return "RESEARCH USE ONLY - DEMO WEIGHTS trained on phantoms"
+            return f"RESEARCH USE ONLY - {DEMO_WORDS} trained on phantoms"
         return "RESEARCH USE ONLY - not for clinical decisions" if self.is_research else ""
 
     def series_description(self, kind: Kind) -> str:
         """Begins with AI, carries the wording, names a replaced version; the condition is cut to fit 64 characters."""
-        mark = "RESEARCH, DEMO WEIGHTS" if self.bundle.is_demo else "RESEARCH" if self.is_research else ""
+        mark = f"RESEARCH, {DEMO_WORDS}" if self.bundle.is_demo else "RESEARCH" if self.is_research else ""
         tail = f" ({mark})" if mark else ""
         if self.run > 1:
             replaced = self.predecessor.run if self.predecessor else self.run - 1

@@ -26,7 +26,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     for route in load_config(SHIPPED, environment={}).routes:
         save_untrained_bundle(folder / "bundles" / route.bundle, route.condition)
     archive = {"protocol": "folder", "path": str(folder / "results"), "may_receive": True, "accepts_demo_results": True}
-    return write_config(folder / "node", peers={"archive": archive}, bundles=folder / "bundles", deliver_to=["archive"])
+    clinic = {"protocol": "folder", "path": str(folder / "clinic"), "may_receive": True}
+    sender = {"protocol": "folder", "path": str(folder / "sender")}
+    peers = {"archive": archive, "clinic": clinic, "sender": sender}
+    return write_config(folder / "node", peers=peers, bundles=folder / "bundles", deliver_to=["archive"])
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,41 @@ def test_files_are_sent_to_a_peer_by_its_name(config: Config, t2: Path) -> None:
     done = crlm_node("send", t2, "--to", "archive", "--json", config=config)
     assert done.returncode == DONE, done.stderr
     assert json.loads(done.stdout)["stored"] is True
+
+
+def test_results_of_demo_weights_are_sent_by_hand_only_where_they_may_go(
+    config: Config, t2: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    crlm_node("segment", t2, "--out", out, "--condition", "post-nact-t2wi", config=config)
+    done = crlm_node("send", out, "--to", "clinic", config=config)
+    assert done.returncode == FAILED
+    assert "nothing was sent: demo weights" in done.stderr
+
+
+def test_nothing_is_sent_by_hand_to_a_peer_that_may_not_receive(config: Config, t2: Path) -> None:
+    done = crlm_node("send", t2, "--to", "sender", config=config)
+    assert done.returncode == FAILED
+    assert "may_receive is false for peer 'sender'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--condition", "pre-nact-t2wi", "--dialect", "esaote"], "esaote"),
+        (["--condition", "ct-portal-venous", "--dialect", "uih"], "uih makes MR only"),
+    ],
+)
+def test_a_dialect_that_is_not_there_is_bad_usage(tmp_path: Path, words: list[str], why: str) -> None:
+    done = crlm_node("phantom", *words, "--out", tmp_path / "p")
+    assert done.returncode == USAGE
+    assert why in done.stderr
+
+
+def test_a_phantom_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "p").touch()
+    done = crlm_node("phantom", "--condition", "pre-nact-t2wi", "--out", tmp_path / "p")
+    assert (done.returncode, "Traceback" in done.stderr) == (USAGE, False)
 
 
 def test_a_phantom_comes_with_its_truth(tmp_path: Path) -> None:

@@ -160,9 +160,16 @@ def test_a_route_to_a_peer_that_may_not_receive_is_refused(folder: Folder) -> No
     assert "that peer may not receive; set may_receive: true in peers.yaml" in folder.fault()
 
 
+@pytest.mark.parametrize("finding", ["blemish", "millimeter"])
+def test_a_finding_that_is_none_is_refused(folder: Folder, finding: str) -> None:
+    folder.change("routes.yaml", "outputs: [seg, sr]", f"finding: {finding}\n    outputs: [seg, sr]")
+    assert "'lesion', 'mass', 'neoplasm' or 'metastasis'" in folder.fault()
+
+
 def test_a_finding_without_a_term_is_refused(folder: Folder) -> None:
-    folder.change("routes.yaml", "outputs: [seg, sr]", "finding: blemish\n    outputs: [seg, sr]")
-    assert "finding = 'blemish': terminology.yaml has no such term; add it there" in folder.fault()
+    folder.change("routes.yaml", "outputs: [seg, sr]", "finding: mass\n    outputs: [seg, sr]")
+    folder.change("terminology.yaml", "  mass:", "  lump:")
+    assert "finding = 'mass': terminology.yaml has no such term; add it there" in folder.fault()
 
 
 def test_a_preferred_b_value_that_is_not_taken_is_refused(folder: Folder) -> None:

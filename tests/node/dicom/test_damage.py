@@ -65,7 +65,7 @@ def _analyse(paths: list[Path], context: Any, folder: Path) -> None:
     tracking = [Tracking(f"Lesion {finding.number}", mint_tracking_uid()) for finding in findings]
     seg = encode_seg(context, source, mask, findings, tracking, folder / "seg.dcm")
     encode_sr(context, source, mask, findings, tracking, folder / "sr.dcm", seg=seg)
-    check_objects(folder / "seg.dcm", folder / "sr.dcm", source, mask, tracking)
+    check_objects(folder / "seg.dcm", folder / "sr.dcm", context, source, mask, findings, tracking)
 
 
 @pytest.mark.parametrize(

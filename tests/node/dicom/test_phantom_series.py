@@ -91,7 +91,7 @@ def test_lesions_of_a_phantom_are_encoded_where_its_truth_says(
     context = make_context(condition=condition, weighting={"ct": "ct", "t2wi": "t2", "dwi": "dwi"}[_kind(condition)])
     seg = encode_seg(context, source, mask, findings, tracking, tmp_path / "seg.dcm")
     encode_sr(context, source, mask, findings, tracking, tmp_path / "sr.dcm", seg=seg)
-    check_objects(tmp_path / "seg.dcm", tmp_path / "sr.dcm", source, mask, tracking)
+    check_objects(tmp_path / "seg.dcm", tmp_path / "sr.dcm", context, source, mask, findings, tracking)
 
     diagonal_mm = float(np.linalg.norm(source.volume.spacing_mm))
     centers = _segment_centers(tmp_path / "seg.dcm")

@@ -80,9 +80,10 @@ def encode(
 
     def run(stack: Any, **fields: Any) -> tuple[Dataset, Any]:
         lesions, path = lesions_on(stack), tmp_path / "seg.dcm"
-        source = read_volume(stack.role_input)
-        encode_seg(make_context(**fields), source, lesions.mask, lesions.findings, lesions.tracking, path)
-        check_objects(path, None, source, lesions.mask, lesions.tracking)
+        source, context = read_volume(stack.role_input), make_context(**fields)
+        given = (context, source, lesions.mask, lesions.findings, lesions.tracking)
+        encode_seg(*given, path)
+        check_objects(path, None, *given)
         return dcmread(path), lesions
 
     return run
@@ -178,8 +179,9 @@ def test_lesions_on_one_slice_each_refer_to_it(
     probability[2:4, 3:6, 3:6] = probability[2:4, -6:-3, -6:-3] = 0.9
     mask, findings = find_lesions(probability, source.volume, OutputSpec())
     tracking = tuple(Tracking(f"Lesion {f.number}", generate_uid()) for f in findings)
-    encode_seg(make_context(), source, mask, findings, tracking, path)
-    check_objects(path, None, source, mask, tracking)
+    given = (make_context(), source, mask, findings, tracking)
+    encode_seg(*given, path)
+    check_objects(path, None, *given)
 
     referred = [
         groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
@@ -334,8 +336,9 @@ def test_a_real_ct_is_encoded(
     shared_data: Path, make_context: Callable[..., Any], real_ct: Callable[..., Any], tmp_path: Path
 ) -> None:
     source, mask, findings, tracking = real_ct()
-    encode_seg(make_context(), source, mask, findings, tracking, tmp_path / "seg.dcm")
-    check_objects(tmp_path / "seg.dcm", None, source, mask, tracking)
+    given = (make_context(), source, mask, findings, tracking)
+    encode_seg(*given, tmp_path / "seg.dcm")
+    check_objects(tmp_path / "seg.dcm", None, *given)
     seg = dcmread(tmp_path / "seg.dcm")
     assert seg.PatientID == "CRLM-CT-1004"
     assert isinstance(seg.ProcedureCodeSequence, Sequence)

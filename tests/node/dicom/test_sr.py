@@ -69,7 +69,7 @@ def report(
         seg = encode_seg(context, source, *given, tmp_path / "seg.dcm") if with_seg else None
         encode_sr(context, source, *given, tmp_path / "sr.dcm", seg=seg)
         seg_path = tmp_path / "seg.dcm" if with_seg else None
-        check_objects(seg_path, tmp_path / "sr.dcm", source, lesions.mask, lesions.tracking)
+        check_objects(seg_path, tmp_path / "sr.dcm", context, source, *given)
         return dcmread(tmp_path / "sr.dcm"), lesions
 
     return run
@@ -88,7 +88,7 @@ def plain(
     given = (lesions.mask, lesions.findings, lesions.tracking)
     seg = encode_seg(context, source, *given, folder / "seg.dcm")
     encode_sr(context, source, *given, folder / "sr.dcm", seg=seg)
-    check_objects(folder / "seg.dcm", folder / "sr.dcm", source, lesions.mask, lesions.tracking)
+    check_objects(folder / "seg.dcm", folder / "sr.dcm", context, source, *given)
     return dcmread(folder / "sr.dcm"), lesions, stack, folder
 
 
@@ -257,7 +257,7 @@ def test_a_study_without_a_lesion_gets_a_report_that_claims_no_health(
     source = read_volume(write_stack().role_input)
     empty = Mask(np.zeros(source.volume.array_DHW.shape, np.uint16), source.volume.affine_lps_mm)
     encode_sr(make_context(), source, empty, (), (), tmp_path / "sr.dcm", seg=None)
-    check_objects(None, tmp_path / "sr.dcm", source, empty, ())
+    check_objects(None, tmp_path / "sr.dcm", make_context(), source, empty, (), ())
     document = dcmread(tmp_path / "sr.dcm")
     (group,) = groups_of(document)
     assert numbers(group) == {("Quantity", ""): (0, "1")}
@@ -396,7 +396,7 @@ def test_a_real_ct_is_reported(real_ct: Callable[..., Any], make_context: Callab
     context = make_context()
     seg = encode_seg(context, source, mask, findings, tracking, tmp_path / "seg.dcm")
     encode_sr(context, source, mask, findings, tracking, tmp_path / "sr.dcm", seg=seg)
-    check_objects(tmp_path / "seg.dcm", tmp_path / "sr.dcm", source, mask, tracking)
+    check_objects(tmp_path / "seg.dcm", tmp_path / "sr.dcm", context, source, mask, findings, tracking)
     document = dcmread(tmp_path / "sr.dcm")
     assert document.PatientID == "CRLM-CT-1004"
     assert numbers(groups_of(document)[-1])["Quantity", ""] == (2, "1")

@@ -34,7 +34,7 @@ def encode_both(
         given = (lesions.mask, lesions.findings, lesions.tracking)
         seg = encode_seg(context, source, *given, tmp_path / "seg.dcm")
         encode_sr(context, source, *given, tmp_path / "sr.dcm", seg=seg)
-        check_objects(tmp_path / "seg.dcm", tmp_path / "sr.dcm", source, lesions.mask, lesions.tracking)
+        check_objects(tmp_path / "seg.dcm", tmp_path / "sr.dcm", context, source, *given)
         return dcmread(tmp_path / "seg.dcm"), dcmread(tmp_path / "sr.dcm")
 
     return run
