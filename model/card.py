@@ -84,6 +84,8 @@ class InputSpec(Strict):
     b_value_s_mm2: tuple[float, float] | None = None
     b_preferred_s_mm2: float | None = None
     orientation: Literal["axial"] = "axial"
+    spacing: Literal["native"] = "native"
+    """Slices are taken where they lie; in the plane `size` and `fit` decide."""
     size: Annotated[int, Field(ge=16, le=1024)]
     channels: Annotated[int, Field(ge=1, le=9)] = 3
     context: Annotated[int, Field(ge=0, le=4)] = 0
@@ -125,8 +127,13 @@ class OutputSpec(Strict):
 
 
 class InferenceSpec(Strict):
-    """How the engine runs it. `bf16` only where the device has it, and where a probe agrees with fp32."""
+    """How the engine runs it. `bf16` only where the device has it, and where a probe agrees with fp32.
 
+    `window` and `tta` have the one value that this version serves; what is done to the answer stands in OutputSpec.
+    """
+
+    window: Literal["whole-slice"] = "whole-slice"
+    tta: Literal["none"] = "none"
     batch: Annotated[int, Field(ge=1, le=256)] = 16
     precision: Literal["auto", "fp32"] = "auto"
 
@@ -139,6 +146,8 @@ class TrainingStatement(Strict):
     cases: Annotated[int, Field(ge=0)]
     seeds: tuple[int, int] | None = None
     """First and last phantom seed; None for patients."""
+    split_sha256: Sha256 | None = None
+    """Digest of the list of training cases; None for phantoms, whose seeds are the list."""
     images_seen: Annotated[int, Field(ge=0)] = 0
     licence: str
 
@@ -162,6 +171,8 @@ class Card(Strict):
     sha256: Sha256
     network: NetworkSpec
     conditions: Annotated[tuple[Name, ...], Field(min_length=1)]
+    companions: Annotated[tuple[Name, ...], Field(max_length=0)] = ()
+    """Bundles that must run before this one (a liver model); this version serves none that needs any."""
     input: InputSpec
     output: OutputSpec = OutputSpec()
     inference: InferenceSpec = InferenceSpec()

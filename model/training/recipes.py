@@ -25,10 +25,10 @@ class Stage:
 class DemoRecipe:
     """How a demo bundle is trained. `images_seen` images are seen, whatever the machine."""
 
-    cases: int = 320
+    cases: int = 240
     validation_cases: int = 48
-    steps: int = 600
-    hard_steps: int = 600
+    steps: int = 400
+    hard_steps: int = 400
     """Steps in which half of the lesion-free slices are those on which the network found most after `steps`."""
     batch: int = 12
     lesion_share: float = 0.5
