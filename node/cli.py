@@ -6,8 +6,10 @@ Exit codes: 0 done, 1 failed, 2 bad usage or configuration. Heavy rooms are impo
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +26,9 @@ from node.cli_print import (
     fail,
     plain,
     print_json,
+    print_retrial,
     print_table,
+    retrial_json,
     stderr,
     verdict,
 )
@@ -181,13 +185,29 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 @app.command()
 def route(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders that are searched for them.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="DICOM files, or folders that are searched for them.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide anew what was received, and show what would change.")
+    ] = False,
+    since: Annotated[str, typer.Option(help="With --dry-run: how far back, such as 12h, 30d or 8w.")] = "30d",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which condition each series would be, on what evidence, or why none. Reads headers, sends nothing."""
+    """Say which condition each series would be, on what evidence, or why none. Reads headers, sends nothing.
+
+    After a change of routes.yaml, `--dry-run --since 30d` shows which series of the past it would decide otherwise.
+    """
     from node.survey import survey
 
+    if dry_run:
+        if paths:
+            raise typer.BadParameter("--dry-run looks at what was received; name files or --dry-run, not both")
+        _route_again(load_config(config), _period(since), as_json=as_json)
+        return
+    if not paths:
+        raise typer.BadParameter("name files or folders, or --dry-run for what was received")
     _require_existing(paths)
     found = survey(paths, load_config(config))
     told = found.as_json()
@@ -212,6 +232,38 @@ def route(
         for reason in item["reasons"]:
             mark = "[green]+[/]" if reason["for"] else "[red]−[/]"
             console.print(f"    {mark} {plain(reason['what'])}  [dim]{plain(reason['where'])}[/]", highlight=False)
+
+
+def _period(words: str) -> timedelta:
+    """`30d` → 30 days. Raises BadParameter."""
+    found = re.fullmatch(r"(\d+)([hdw])", words)
+    if found is None:
+        raise typer.BadParameter(f"{words!r} is no period; write 12h, 30d or 8w")
+    hours = {"h": 1, "d": 24, "w": 168}[found[2]]
+    return timedelta(hours=int(found[1]) * hours)
+
+
+def _route_again(settings: Config, period: timedelta, *, as_json: bool) -> None:
+    from node.database import Database, utc_now
+    from node.retrial import retry_since
+    from node.spool import Spool
+
+    database = Database.open(settings)
+    try:
+        found = list(retry_since(settings, Spool.open(settings.spool_path), database, utc_now() - period))
+    finally:
+        database.close()
+    if as_json:
+        print_json([retrial_json(item) for item in found])
+        return
+    changed = [item for item in found if item.is_changed]
+    for item in changed:
+        print_retrial(item)
+    gone = sum(item.after is None for item in found)
+    left = f"; the images of {gone} are no longer here" if gone else ""
+    console.print(
+        f"{counted(len(found), 'series', 'series')} looked at, {len(changed)} would be decided otherwise{left}."
+    )
 
 
 @app.command()

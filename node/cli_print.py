@@ -6,12 +6,16 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from node.orders import SeriesTold
+    from node.retrial import Retrial
 
 console = Console()
 stderr = Console(stderr=True)
@@ -55,9 +59,39 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     console.print(table)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 lesion`, `2 lesions`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 lesion`, `2 lesions`, `2 series`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def retrial_json(item: Retrial) -> dict[str, Any]:
+    """One series of `route --dry-run --json`."""
+
+    def told(decision: SeriesTold | None) -> dict[str, Any] | None:
+        if decision is None:
+            return None
+        return {"decision": decision.decision, "condition": decision.condition, "reason": decision.reason}
+
+    return {
+        "study_uid": item.study_uid,
+        "series_uid": item.series_uid,
+        "changed": item.is_changed,
+        "before": told(item.before),
+        "after": told(item.after),
+    }
+
+
+def print_retrial(item: Retrial) -> None:
+    """A series that would be decided otherwise: before, after, and why."""
+    assert item.after is not None  # only what was decided anew can have changed
+    before, after = ((told.decision, told.condition or "") for told in (item.before, item.after))
+    console.print(f"[bold]{item.series_uid}[/]  [dim]study {item.study_uid}[/]", highlight=False)
+    console.print(
+        f"    was      {coloured(before[0])} {plain(before[1])}  [dim]{plain(item.before.reason)}[/]", highlight=False
+    )
+    console.print(
+        f"    would be {coloured(after[0])} {plain(after[1])}  [dim]{plain(item.after.reason)}[/]", highlight=False
+    )
 
 
 def plain(text: object) -> str:

@@ -162,6 +162,12 @@ def record_series(
     rows.execute(update(series).where(series.c.marker == marker).values(**facts))
 
 
+def studies_since(rows: Rows, at: str) -> list[Study]:
+    """Studies of which an image came at or after that moment, the oldest first."""
+    query = select(studies).where(studies.c.last_instance_at >= at).order_by(studies.c.last_instance_at)
+    return [_study(row) for row in rows.execute(query)]
+
+
 def series_of_study(rows: Rows, study_uid: str) -> list[SeriesRow]:
     """The study's series and what was decided of each."""
     query = select(series).where(series.c.study_uid == study_uid).order_by(series.c.marker)

@@ -90,7 +90,7 @@ class Orders:
         evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
         with self._database.begin() as rows:
             header = self._record_study(rows, ready, series, evidence)
-            finding = self._time_point(rows, header)
+            finding = known_time_point(rows, header, self._config)
         headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
         decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding)
         # files are hashed here, while no transaction keeps other writers waiting
@@ -142,7 +142,12 @@ class Orders:
             called_ae=_ae(dataset, "ReceivingApplicationEntityTitle"),
             calling_ae=_ae(dataset, "SendingApplicationEntityTitle"),
         )
-        key = patient_key(rows, header.patient_id, self._issuer(header), text(dataset, "PatientName"))
+        key = patient_key(
+            rows,
+            header.patient_id,
+            header.issuer or self._config.node.site.patient_id_issuer,
+            text(dataset, "PatientName"),
+        )
         record_study(
             rows,
             header.study_uid,
@@ -156,33 +161,6 @@ class Orders:
         )
         return header
 
-    def _issuer(self, header: StudyHeader) -> str:
-        return header.issuer or self._config.node.site.patient_id_issuer
-
-    def _time_point(self, rows: Rows, header: StudyHeader) -> TimePointFinding:
-        study = study_of(rows, header.study_uid)
-        assert study is not None  # written just before
-        therapies = [
-            Therapy.from_iso(
-                patient_id=row.patient_id,
-                issuer=row.issuer,
-                name=row.name,
-                start=row.start_date,
-                end=row.end_date,
-                surgery=row.surgery_date,
-                source=row.source,
-            )
-            for row in list_therapies(rows, patient_key=study.patient_key)
-        ]
-        return time_point_of(
-            header,
-            operator=study.operator_time_point,
-            called=self._config.called_time_point(header.called_ae),
-            therapies=therapies,
-            settings=self._config.node.time_point,
-            site_issuer=self._config.node.site.patient_id_issuer,
-        )
-
     # --- what follows
 
     def _record_series(
@@ -195,20 +173,18 @@ class Orders:
     ) -> None:
         explained = as_json(decision)
         for key, item in series.items():
-            series_uid = evidence[key].series_uid
-            of_series = [told for told in explained if told["series_uid"] == series_uid]
-            best = min(of_series, key=lambda told: SEVERITY[Decision(told["decision"])], default=None)
+            told = told_of_series(explained, evidence[key].series_uid)
             record_series(
                 rows,
                 key.marker,
                 study_uid=header.study_uid,
-                series_uid=series_uid,
+                series_uid=evidence[key].series_uid,
                 generation=item.generation,
                 instance_count=len(item.headers),
-                decision=best["decision"] if best else Decision.REFUSE.value,
-                condition=(best["condition"] or " or ".join(best["candidates"]) or None) if best else None,
-                reason=_first_reason(best) if best else "no image in it",
-                explanation=of_series,
+                decision=told.decision,
+                condition=told.condition,
+                reason=told.reason,
+                explanation=told.volumes,
             )
 
     def _offer(self, header: StudyHeader, series: Mapping[SeriesKey, SeriesReady], pick: Pick) -> Wanted:
@@ -314,6 +290,52 @@ class Orders:
     def _generation(self, keys: Sequence[SeriesKey]) -> str:
         digests = [generation_of(self._spool.instances(key)) for key in keys]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class SeriesTold:
+    """The decision on a series: that on its best volume, with all volumes' explanations."""
+
+    decision: str
+    condition: str | None
+    reason: str
+    volumes: list[dict[str, Any]]
+
+
+def told_of_series(explained: Sequence[dict[str, Any]], series_uid: str) -> SeriesTold:
+    """What an explained decision says of one series."""
+    volumes = [told for told in explained if told["series_uid"] == series_uid]
+    best = min(volumes, key=lambda told: SEVERITY[Decision(told["decision"])], default=None)
+    if best is None:
+        return SeriesTold(Decision.REFUSE.value, None, "no image in it", volumes)
+    condition = best["condition"] or " or ".join(best["candidates"]) or None
+    return SeriesTold(best["decision"], condition, _first_reason(best), volumes)
+
+
+def known_time_point(rows: Rows, header: StudyHeader, config: Config) -> TimePointFinding:
+    """The time point of a study that is in the database, by all that is known there of study and patient."""
+    study = study_of(rows, header.study_uid)
+    assert study is not None  # only studies that were written are asked about
+    therapies = [
+        Therapy.from_iso(
+            patient_id=row.patient_id,
+            issuer=row.issuer,
+            name=row.name,
+            start=row.start_date,
+            end=row.end_date,
+            surgery=row.surgery_date,
+            source=row.source,
+        )
+        for row in list_therapies(rows, patient_key=study.patient_key)
+    ]
+    return time_point_of(
+        header,
+        operator=study.operator_time_point,
+        called=config.called_time_point(header.called_ae),
+        therapies=therapies,
+        settings=config.node.time_point,
+        site_issuer=config.node.site.patient_id_issuer,
+    )
 
 
 def _hold_reason(offer: Wanted, confirmed: Mapping[str, str | None]) -> str | None:

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # receiver and assembly hand on by file and by value, so they stand beside those who decide, not above them
     ("node.scp", "node.assembly", "node.routing", "node.timepoint", "node.inputs", "node.ledger", "node.jobs"),
     ("node.orders", "node.operator", "node.survey"),
-    ("node.retention", "node.console"),
+    ("node.retention", "node.console", "node.retrial"),
     ("node.roles",),
     ("node.supervise",),
     ("node.demo", "node.doctor", "node.offline"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ from node.database_studies import SeriesRow, series_of_study
 from node.domain import JobState, Receipt, SeriesKey, TimePoint
 from node.operator import OperatorError, confirm_job, enter_therapies, withdraw_therapy
 from node.orders import Orders
+from node.retrial import retry_since
 from node.spool import Spool, folder_name
 from node.tables import job_events, jobs, series
 from node.timepoint import Therapy
@@ -270,6 +274,44 @@ def _z(path: Path) -> float:
 def _b(path: Path) -> float:
     dataset = dcmread(path, stop_before_pixels=True)
     return float(dataset.private_block(0x0043, "GEMS_PARM_01")[0x39].value[0]) % 1e9
+
+
+# --- what a changed configuration would have decided
+
+
+def test_the_same_configuration_would_decide_the_same(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (told,) = retry_since(desk.config, desk.spool, desk.database, utc_now() - timedelta(days=1))
+    assert told.after is not None
+    assert (told.is_changed, told.before.condition, told.after.condition) == (False, "pre-nact-dwi", "pre-nact-dwi")
+
+
+def test_a_changed_route_shows_what_it_would_have_decided_otherwise(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    routes = tuple(route for route in desk.config.routes if route.condition != "pre-nact-dwi")
+    changed = dataclasses.replace(desk.config, routes=routes)
+    (told,) = retry_since(changed, desk.spool, desk.database, utc_now() - timedelta(days=1))
+    assert told.is_changed
+    assert told.after is not None
+    assert (told.before.decision, told.after.decision) == ("accept", "refuse")
+    assert [job.state for job in desk.jobs()] == [JobState.QUEUED]  # nothing was written
+
+
+def test_only_studies_of_the_period_are_tried_again(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    assert not list(retry_since(desk.config, desk.spool, desk.database, utc_now() + timedelta(hours=1)))
+
+
+def test_a_series_whose_images_are_gone_is_told_as_such(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (key,) = desk.spool.series_of(desk.spool.studies()[0])
+    shutil.rmtree(desk.spool.series_folder(key))
+    (told,) = retry_since(desk.config, desk.spool, desk.database, utc_now() - timedelta(days=1))
+    assert (told.after, told.is_changed) == (None, False)
 
 
 # --- what an archive takes back
