@@ -20,7 +20,7 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from model.findings import Finding, lesion_boxes
 from model.volume import Float64, Mask
-from node.dicom.context import EncodeContext, Kind, Tracking
+from node.dicom.context import DEMO_WORDS, EncodeContext, Kind, Tracking
 from node.dicom.header import PARSE_FAULTS, text, value
 from node.dicom.volume import SourceVolume
 from node.errors import ObjectError
@@ -107,7 +107,7 @@ def _check_wording(written: Dataset, kind: Kind, context: EncodeContext) -> None
     """The warning is looked for by itself, too: a list of series shows nothing else of it."""
     name, description = _OBJECT_NAMES[kind], text(written, "SeriesDescription")
     is_warned = (not context.is_research or "RESEARCH" in description) and (
-        not context.bundle.is_demo or "DEMO WEIGHTS" in description
+        not context.bundle.is_demo or DEMO_WORDS in description
     )
     _require(is_warned, f"warning in the series description of the {name}")
     _require(description == context.series_description(kind).strip(), f"series description of the {name}")
