@@ -6,8 +6,10 @@ Expected outcomes are returned, never raised: a job that is replayed after a cra
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -318,12 +320,22 @@ def summarise(findings: Sequence[Finding]) -> dict[str, Any]:
 def name_lesions(mask: Mask, previous: Previous | None) -> list[Tracking]:
     """A tracking identity per lesion: the predecessor's where most of a lesion's overlap lies in one of its
     lesions and they share a grid, else a new one. Two lesions never share an identity: the larger overlap has it.
+
+    New ones are numbered on from the highest number of the predecessor, also above those that nobody inherits: in
+    one study the name of a lesion that is gone must not come to mean another one.
     """
     inherited = _inherited(mask, previous) if previous else {}
+    unused = itertools.count(1 + max((_number_in(item) for item in previous.tracking), default=0) if previous else 1)
     return [
-        inherited.get(number) or Tracking(identifier=f"Lesion {number}", uid=mint_tracking_uid())
+        inherited.get(number) or Tracking(identifier=f"Lesion {next(unused)}", uid=mint_tracking_uid())
         for number in range(1, mask.count + 1)
     ]
+
+
+def _number_in(tracking: Tracking) -> int:
+    """The number that an identifier ends in, 0 where it ends in none."""
+    digits = re.search(r"[0-9]+$", tracking.identifier)
+    return int(digits.group()) if digits else 0
 
 
 def _inherited(mask: Mask, previous: Previous) -> dict[int, Tracking]:
