@@ -18,24 +18,28 @@ from skimage.measure import find_contours
 
 from model.findings import Finding
 from model.volume import Float64, Mask, Volume
+from node.dicom.header import FrameHeader, read_header
 from node.dicom.palette import Rgb, lesion_rgb
 from node.dicom.volume import SourceVolume
 from node.overlay_view import (
     Crop,
     Hanging,
     body_crop,
+    body_of,
     crop_around,
     hanging,
+    place_label,
     render,
     slice_label,
     slice_of,
+    window_label,
     window_of,
 )
 
 WIDTH, STRIP_WIDTH, MARGIN, HEADER = 1280, 392, 16, 88
 MIN_HEIGHT, MAX_HEIGHT = 600, 860
 MAX_CLOSE_UPS, MAX_LISTED, LISTED_PER_ROW, LIST_ROW = 3, 8, 4, 28
-CLOSE_UP_MM, CLOSE_UP_FACTOR = 60.0, 2.0
+CLOSE_UP_MM, CLOSE_UP_FACTOR = 45.0, 2.0
 SCALE_BAR_MM, CLOSE_UP_BAR_MM = 50, 10
 _FINE = 2
 """Lines are drawn larger by this and reduced: smooth edges."""
@@ -54,12 +58,17 @@ Pixels = NDArray[np.bool_]
 class _Scene:
     """What every panel shows."""
 
-    volume: Volume
+    source: SourceVolume
     mask: Mask
     findings: Sequence[Finding]
     truth: Mask | None
     view: Hanging
     window: tuple[float, float]
+
+    @property
+    def volume(self) -> Volume:
+        """The source's values and grid."""
+        return self.source.volume
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,16 +96,18 @@ def draw_overlay(
     is_ct = source.modality == "CT"
     volume = source.volume
     view = hanging(volume.affine_lps_mm)
-    scene = _Scene(volume, mask, findings, truth, view, window_of(volume, is_ct=is_ct))
+    body = body_of(volume, is_ct=is_ct)
+    window = window_of(volume, body, mask.labels_DHW > 0, is_ct=is_ct)
+    scene = _Scene(source, mask, findings, truth, view, window)
     shown = sorted(findings, key=lambda finding: -finding.long_axis_mm)
     main_slice = shown[0].slice_index if shown else _central_slice(scene)
-    body = body_crop(volume, main_slice, view, is_ct=is_ct)
+    around = body_crop(volume, body, main_slice, view)
     main_width = WIDTH - 2 * MARGIN - (STRIP_WIDTH + MARGIN if shown else 0)
-    width_mm, height_mm = body.size_mm(view)
+    width_mm, height_mm = around.size_mm(view)
     height = int(np.clip(main_width * height_mm / width_mm, MIN_HEIGHT, MAX_HEIGHT))
     canvas = Image.new("RGB", (WIDTH, HEADER + height + _footer_height(findings)), BACKGROUND)
     _draw_header(canvas, title, details, warning, scene)
-    crop = _fitted(body, view, main_width / height)
+    crop = _fitted(around, view, main_width / height)
     canvas.paste(_panel(scene, main_slice, crop, (main_width, height), only=None), (MARGIN, HEADER))
     _draw_strip(canvas, scene, shown[:MAX_CLOSE_UPS], height)
     _draw_footer(canvas, findings, HEADER + height + MARGIN)
@@ -122,7 +133,7 @@ def _fitted(crop: Crop, view: Hanging, aspect: float) -> Crop:
 
 def _panel(scene: _Scene, slice_index: int, crop: Crop, size: tuple[int, int], *, only: Finding | None) -> Image.Image:
     """One slice with its contours. `only`: a close-up of that lesion, with both its axes; else the whole slice, with
-    the long axes of the lesions that are measured in it."""
+    the long axes' lengths of the lesions that are measured in it."""
     picture = render(scene.volume, slice_index, scene.view, crop, scene.window, size)
     lines = Image.new("RGBA", (size[0] * _FINE, size[1] * _FINE))
     _draw_lines(ImageDraw.Draw(lines), scene, slice_index, _Scale(scene, crop, lines.size), only)
@@ -144,15 +155,13 @@ def _draw_lines(pen: ImageDraw.ImageDraw, scene: _Scene, slice_index: int, scale
     labels_HW = scene.mask.labels_DHW[slice_index]
     for finding in scene.findings:
         for outline in _outlines(labels_HW == finding.number):
-            _draw_line(pen, scale.from_array(outline), lesion_rgb(finding.number), width=4)
+            _draw_line(pen, scale.from_array(outline), lesion_rgb(finding.number), width=3)
     if scene.truth is not None:
         for outline in _outlines(slice_of(scene.truth, scene.volume, slice_index) > 0):
             _draw_dashed(pen, scale.from_array(outline), TRUTH, width=3)
-    for finding in [only] if only else scene.findings:
-        if finding.slice_index == slice_index:
-            _draw_axis(pen, scale, finding.long_axis_ends_lps_mm, lesion_rgb(finding.number), width=3)
     if only:
-        _draw_axis(pen, scale, only.short_axis_ends_lps_mm, lesion_rgb(only.number), width=2)
+        for ends in (only.long_axis_ends_lps_mm, only.short_axis_ends_lps_mm):
+            _draw_axis(pen, scale, ends, lesion_rgb(only.number))
 
 
 class _Scale:
@@ -186,26 +195,30 @@ def _outlines(lesion_HW: Pixels) -> list[Float64]:
 
 def _draw_line(pen: ImageDraw.ImageDraw, points: Float64, colour: Rgb, width: int) -> None:
     flat = [tuple(point) for point in points]
-    pen.line(flat, fill=(0, 0, 0), width=width + 3, joint="curve")
+    pen.line(flat, fill=(0, 0, 0), width=width + 2, joint="curve")
     pen.line(flat, fill=colour, width=width, joint="curve")
 
 
-def _draw_dashed(pen: ImageDraw.ImageDraw, points: Float64, colour: Rgb, width: int, dash: float = 14.0) -> None:
+def _draw_dashed(
+    pen: ImageDraw.ImageDraw, points: Float64, colour: Rgb, width: int, dash: float = 14.0, gap: float = 14.0
+) -> None:
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    for start in np.arange(0.0, lengths[-1], 2 * dash):
+    for start in np.arange(0.0, lengths[-1], dash + gap):
         at = np.linspace(start, min(start + dash, lengths[-1]), 6)
         piece = np.stack([np.interp(at, lengths, points[:, axis]) for axis in (0, 1)], axis=1)
         _draw_line(pen, piece, colour, width)
 
 
 def _draw_axis(
-    pen: ImageDraw.ImageDraw, scale: _Scale, ends_lps_mm: Sequence[tuple[float, float, float]], colour: Rgb, width: int
+    pen: ImageDraw.ImageDraw, scale: _Scale, ends_lps_mm: Sequence[tuple[float, float, float]], colour: Rgb
 ) -> None:
+    """A caliper: its ends are marked, its line is dotted, so that the lesion is seen through it."""
     a, b = scale.from_patient(ends_lps_mm)
     along = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
-    across = np.array([-along[1], along[0]]) * 6
-    for start, end in ((a, b), (a - across, a + across), (b - across, b + across)):
-        _draw_line(pen, np.array([start, end]), colour, width)
+    across = np.array([-along[1], along[0]]) * 8
+    _draw_dashed(pen, np.stack([a, b]), colour, width=2, dash=3.0, gap=11.0)
+    for end in (a, b):
+        _draw_line(pen, np.stack([end - across, end + across]), colour, width=3)
 
 
 def _draw_name(
@@ -230,7 +243,7 @@ def _draw_marks(
     size: tuple[int, int],
     only: Finding | None,
 ) -> None:
-    """Directions at the edges, slice position, scale bar; of a close-up also the lesion's size."""
+    """Directions at the edges, slice, instance, position, scale bar; of a close-up also the lesion's size."""
     left, right, top, bottom = scene.view.letters
     width, height = size
     letter, small = (20, 16) if only is None else (15, 13)
@@ -238,13 +251,25 @@ def _draw_marks(
     _write(pen, (width - 10, height / 2), right, letter, INK, "rm")
     _write(pen, (width / 2, 8), top, letter, INK, "ma")
     _write(pen, (width / 2, height - 8), bottom, letter, INK, "md")
-    place = slice_label(scene.volume, slice_index)
+    number = slice_label(scene.volume, slice_index, instance_words(scene.source, slice_index))
+    place = place_label(scene.volume, slice_index)
     if only is None:
-        _write(pen, (width - 12, height - 10), place, small, INK, "rd")
+        _write(pen, (width - 12, height - 10), f"{number}   {place}", small, INK, "rd")
     else:
         _write(pen, (12, 10), _size_of(only), 18, lesion_rgb(only.number))
-        _write(pen, (width - 10, 11), place, small, INK, "ra")
+        _write(pen, (width - 10, 11), number, small, INK, "ra")
+        _write(pen, (width - 10, 30), place, small, INK, "ra")
     _draw_bar(pen, scale, height - 14, SCALE_BAR_MM if only is None else CLOSE_UP_BAR_MM, small)
+
+
+def instance_words(source: SourceVolume, slice_index: int) -> str:
+    """Instance Number and frame of the source image, by which a viewer finds it; empty where the source tells none."""
+    if not source.slices:
+        return ""
+    slice_ref, first = source.slices[slice_index], source.slices[0]
+    root = source.header.root if slice_ref.path == first.path else read_header(slice_ref.path)
+    words = [f"image {number:.0f}" for number in FrameHeader(root).numbers("InstanceNumber")[:1]]
+    return " ".join([*words, f"frame {slice_ref.frame}"] if slice_ref.frame else words)
 
 
 def _draw_bar(pen: ImageDraw.ImageDraw, scale: _Scale, y: float, length_mm: int, font: int) -> None:
@@ -286,6 +311,8 @@ def _draw_header(canvas: Image.Image, title: str, details: str, warning: str, sc
         x = _draw_key(pen, (x, y), "segmented", lesion_rgb(1), is_dashed=False)
     if scene.truth is not None:
         _draw_key(pen, (x, y), "truth", TRUTH, is_dashed=True)
+    window = window_label(scene.window, is_ct=scene.source.modality == "CT")
+    pen.text((WIDTH - MARGIN, y), window, font=_font(16), fill=FAINT, anchor="rm")
     if warning:
         right, width = WIDTH - MARGIN, _font(16).getlength(warning)
         pen.rounded_rectangle((right - width - 24, 16, right, 48), 6, outline=AMBER, width=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,30 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, MRImageStorage
 
 from model.card import OutputSpec
 from model.findings import Finding, find_lesions
+from model.phantom import GEOMETRIES, Phantom, make_phantom
+from model.phantom_paint import paint
+from model.phantom_shapes import Grid
 from model.volume import Mask, Volume
 from node.dicom.header import FrameHeader
 from node.dicom.palette import lesion_rgb
-from node.dicom.volume import SourceVolume, read_volume
+from node.dicom.volume import SliceRef, SourceVolume, read_volume
 from node.domain import InstanceRef, RoleInput
-from node.overlay import draw_overlay
+from node.overlay import draw_overlay, instance_words
 from node.overlay_view import (
     body_crop,
+    body_of,
     crop_around,
     direction_letters,
     hanging,
+    place_label,
     render,
     slice_label,
     slice_of,
+    window_label,
     window_of,
 )
 
@@ -37,6 +44,8 @@ SHAPE = (8, 60, 64)
 AXIAL = np.array([[0, 0, 4.0, -128], [0, 4.0, 0, -120], [10.0, 0, 0, 50], [0, 0, 0, 1]])
 LESION_LPS = np.array([-60.0, -30.0, 90.0])
 """In the patient's right and front."""
+NOTHING = np.zeros(SHAPE, bool)
+MR_CONDITIONS = ("pre-nact-dwi", "pre-nact-t2wi", "post-nact-dwi", "post-nact-t2wi")
 
 
 def flipped(axes: tuple[int, ...]) -> NDArray[np.float64]:
@@ -81,6 +90,22 @@ def pixels_of(path: Path) -> NDArray[np.uint8]:
 def close_to(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = np.abs(pixels.astype(int) - colour).max(axis=2) < 40
     return found
+
+
+@cache
+def phantom(condition: str, seed: int = 900102, lesion_count: int | None = None) -> Phantom:
+    """On half the matrix; the patient of the usual seed has a large metastasis with a rim and a necrosis."""
+    geometry = GEOMETRIES[condition].resampled(128, 128)
+    return make_phantom(condition, seed, geometry=geometry, b_values=(1000,), lesion_count=lesion_count)
+
+
+def mr_window(made: Phantom) -> tuple[float, float]:
+    return window_of(made.image, body_of(made.image, is_ct=False), made.labels_DHW > 0, is_ct=False)
+
+
+def grey(values: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:
+    low, high = window
+    return np.clip((values - low) / (high - low), 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -169,23 +194,111 @@ def test_a_close_up_stays_inside_the_slice() -> None:
 def test_the_body_is_found_without_the_table() -> None:
     volume, _ = patient(AXIAL)
     volume.array_DHW[:, 57, :] = 300
-    crop = body_crop(volume, 4, hanging(AXIAL), is_ct=True, margin_mm=0)
+    crop = body_crop(volume, body_of(volume, is_ct=True), 4, hanging(AXIAL), margin_mm=0)
     # the body is 220 by 180 mm about the origin, in pixels of 4 mm
     assert (crop.left, crop.top, crop.right, crop.bottom) == pytest.approx((4.5, 7.5, 59.5, 52.5), abs=2)
 
 
-def test_windows_follow_the_modality() -> None:
+@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
+def test_the_body_is_cut_out_alike_however_the_array_runs(axes: tuple[int, ...]) -> None:
+    crops = []
+    for affine in (AXIAL, flipped(axes)):
+        volume, _ = patient(affine)
+        crops.append(body_crop(volume, body_of(volume, is_ct=True), 4, hanging(affine)))
+    assert crops[0] == crops[1]
+
+
+@pytest.mark.parametrize("condition", MR_CONDITIONS)
+def test_the_crop_holds_the_body_and_little_else(condition: str) -> None:
+    made = phantom(condition)
+    affine = made.geometry.affine_mm
+    painted = paint(made.parameters.patient, made.parameters.liver_vessels, Grid(affine, made.geometry.shape))
+    view = hanging(made.image.affine_lps_mm)
+    crop = body_crop(made.image, body_of(made.image, is_ct=False), 15, view, margin_mm=0)
+    shown = view.turned(painted.tissue_DHW[15] > 0)
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    body = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    tolerance = 15 / view.pixel_mm[0]  # of a body of 250 by 350 mm
+    assert (crop.left, crop.top, crop.right, crop.bottom) == pytest.approx(body, abs=tolerance)
+
+
+@pytest.mark.parametrize("condition", MR_CONDITIONS)
+def test_lesions_are_no_white_holes(condition: str) -> None:
+    made = phantom(condition)
+    shown = grey(made.image.array_DHW[made.labels_DHW > 0], mr_window(made))
+    assert (shown >= 1).mean() < 0.05
+    assert (shown <= 0).mean() < 0.05
+
+
+def test_the_rim_stands_out_from_the_necrosis() -> None:
+    made = phantom("pre-nact-dwi")
+    shown = grey(made.image.array_DHW, mr_window(made))[made.labels_DHW == 1]
+    necrosis, rim = np.percentile(shown, [5, 95])
+    assert rim - necrosis > 0.3
+
+
+@pytest.mark.parametrize("condition", MR_CONDITIONS)
+@pytest.mark.parametrize(("lesion_count", "least"), [(None, 0.2), (0, 0.35)], ids=["with lesions", "without"])
+def test_the_liver_is_mid_grey(condition: str, lesion_count: int | None, least: float) -> None:
+    made = phantom(condition, lesion_count=lesion_count)
+    liver = made.image.array_DHW[made.liver_DHW & (made.labels_DHW == 0)]
+    assert least < np.median(grey(liver, mr_window(made))) < 0.5
+
+
+def test_ct_has_the_soft_tissue_window() -> None:
+    volume, lesion = patient(AXIAL)
+    assert window_of(volume, body_of(volume, is_ct=True), lesion, is_ct=True) == (-140, 240)
+
+
+def test_a_volume_of_one_value_has_a_window_too() -> None:
+    volume = Volume(np.zeros(SHAPE, np.float32), AXIAL)
+    assert window_of(volume, body_of(volume, is_ct=False), NOTHING, is_ct=False) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("window", "is_ct", "words"),
+    [
+        ((-140.0, 240.0), True, "W 380  L 50 HU"),
+        ((21.3, 288.1), False, "W 267  L 155"),
+        ((0.0, 0.5), False, "W 0.50  L 0.25"),
+    ],
+)
+def test_the_window_is_told_as_viewers_do(window: tuple[float, float], is_ct: bool, words: str) -> None:
+    assert window_label(window, is_ct=is_ct) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "frame", "words"),
+    [("137", None, "image 137"), ("4", 12, "image 4 frame 12"), (None, None, ""), (None, 12, "frame 12")],
+)
+def test_the_source_image_is_named_by_its_instance_number(
+    tmp_path: Path, number: str | None, frame: int | None, words: str
+) -> None:
+    refs = []
+    for index, path in enumerate((tmp_path / "first.dcm", tmp_path / "second.dcm")):
+        header = Dataset()
+        header.SOPClassUID, header.SOPInstanceUID = MRImageStorage, f"2.25.{index + 1}"
+        header.StudyInstanceUID, header.SeriesInstanceUID = "2.25.3", "2.25.4"
+        header.InstanceNumber = number if index else "99"
+        header.save_as(path, implicit_vr=False, little_endian=True)
+        refs.append(SliceRef(header.SOPInstanceUID, MRImageStorage, path, frame, (0.0, 0.0, 10.0 * index)))
+    volume = Volume(np.zeros((2, 8, 8), np.float32), AXIAL)
+    source = SourceVolume(volume, tuple(refs), FrameHeader(dcmread(tmp_path / "first.dcm", force=True)))
+    assert instance_words(source, 1) == words
+    assert instance_words(source, 0).startswith("image 99")
+
+
+def test_a_slice_is_named_by_its_number_and_its_image() -> None:
     volume, _ = patient(AXIAL)
-    assert window_of(volume, is_ct=True) == (-140, 240)
-    low, high = window_of(Volume(np.abs(volume.array_DHW), AXIAL), is_ct=False)
-    assert 0 < low < high
-    assert window_of(Volume(np.zeros(SHAPE, np.float32), AXIAL), is_ct=False) == (0, 1)
+    assert slice_label(volume, 4) == "slice 5/8"
+    assert slice_label(volume, 4, "image 137") == "slice 5/8   image 137"
+    assert place_label(volume, 4) == "z +90.0 mm"
 
 
 def test_outside_of_the_slice_it_is_black() -> None:
     volume, _ = patient(AXIAL)
     bright = Volume(np.full(SHAPE, 500, np.float32), AXIAL)
-    wide = body_crop(bright, 0, hanging(AXIAL), is_ct=True, margin_mm=0)
+    wide = body_crop(bright, body_of(bright, is_ct=True), 0, hanging(AXIAL), margin_mm=0)
     beyond = type(wide)(-64, 0, 64, 60)
     pixels = np.asarray(render(bright, 0, hanging(AXIAL), beyond, (-140, 240), (128, 60)))
     assert (pixels[:, :60] == 0).all()
@@ -223,7 +336,6 @@ def test_without_a_lesion_the_middle_slice_is_shown(tmp_path: Path) -> None:
     draw_overlay(tmp_path / "none.png", source, empty, (), title="Portal-venous CT")
     pixels = pixels_of(tmp_path / "none.png")
     assert not close_to(pixels[90:], lesion_rgb(1)).any()
-    assert slice_label(source.volume, 4) == "slice 5/8   z +90.0 mm"
 
 
 def test_many_lesions_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
