@@ -7,6 +7,7 @@ but a person can say which image is meant, so both are kept and the series is he
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 from node import logs
@@ -15,20 +16,24 @@ from node.domain import SeriesKey
 from node.errors import UnreadableInstance
 from node.spool import Spool
 
+TWO_IMAGES = "two images under one SOP Instance UID"
+
 log = logging.getLogger("node.assembly")
 
 
 def judge_repeats(spool: Spool, key: SeriesKey) -> None:
     """Judge all that repeats an instance of this series, in order of arrival. A crash in between loses nothing."""
+    verdicts: Counter[str] = Counter()
     for repeat in spool.repeats(key):
         current = spool.original_of(repeat, key)
         if not current.exists() or _have_same_pixels(current, repeat):
             spool.supersede(repeat, key)
-            verdict = "newer header"
+            verdicts["newer_header"] += 1
         else:
             spool.set_aside(repeat, key)
-            verdict = "other pixels"
-        logs.event(log, "repeat judged", series=logs.pseudonym(key.series), verdict=verdict)
+            verdicts["other_pixels"] += 1
+    if verdicts:
+        logs.event(log, "repeats judged", series=logs.pseudonym(key.series), **verdicts)
 
 
 def reason_to_hold(spool: Spool, key: SeriesKey) -> str | None:
@@ -36,7 +41,7 @@ def reason_to_hold(spool: Spool, key: SeriesKey) -> str | None:
     clashes = {spool.original_of(path, key) for path in spool.aside(key)}
     if not clashes:
         return None
-    return f"two images under one SOP Instance UID ({len(clashes)} of the series' instances)"
+    return f"{TWO_IMAGES} ({len(clashes)} of the series' instances)"
 
 
 def _have_same_pixels(one: Path, other: Path) -> bool:

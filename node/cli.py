@@ -97,6 +97,9 @@ def main() -> None:
         # the reader of our output went away, as `head` does; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # a file, folder or port of the caller's: named, with the system's own word
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}", code=1)
 
 
 @app.command()
@@ -271,8 +274,11 @@ def segment(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders that are searched for them.")],
     out: Annotated[Path, typer.Option(help="Folder for the results: one folder in it per series.")],
     condition: Annotated[
-        Condition | None,
-        typer.Option(help="What the series is: settles pre or post and thin evidence, overrules no contradiction."),
+        str | None,
+        typer.Option(
+            help="What the series is, a condition of routes.yaml: settles pre or post and thin evidence, overrules no "
+            "contradiction."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -287,7 +293,7 @@ def segment(
     settings = load_config(config)
     answers = []
     with stderr.status("reading headers …"):
-        for answer in segment_files(paths, out, settings, condition.value if condition else None):
+        for answer in segment_files(paths, out, settings, condition):
             answers.append(answer)
             if answer.is_segmented and not as_json:
                 _print_segmented(answer)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,13 @@ therapies_app = typer.Typer(
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or enough of its beginning.")]
 
 
+class ToldTimePoint(StrEnum):
+    """What a person may say of a study."""
+
+    PRE = "pre"
+    POST = "post"
+
+
 @dataclass(frozen=True)
 class Room:
     """What these verbs work on."""
@@ -42,7 +50,13 @@ class Room:
 
     def job_id(self, beginning: str) -> str:
         """The one job whose id begins so. Raises NodeError where there is none, or more than one."""
-        found = [job.job_id for job in self.jobs.list() if job.job_id.startswith(beginning)]
+        # lists show `6dd5f966-2`: the beginning of the content's digest, and the run
+        digest, _, run = beginning.partition("-")
+        found = [
+            job.job_id
+            for job in self.jobs.list()
+            if job.job_id.startswith(digest) and (not run or job.job_id.rpartition("-")[2] == run)
+        ]
         if len(found) > 1 and beginning not in found:
             raise NodeError(f"{len(found)} jobs begin with {beginning!r}; write more of the id")
         if not found:
@@ -160,13 +174,14 @@ def show(job: JobArgument, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonO
 def confirm(
     job: JobArgument,
     condition: Annotated[str | None, typer.Option(help="Which condition it is, where several are possible.")] = None,
-    time_point: Annotated[TimePoint | None, typer.Option(help="pre or post, where that is the question.")] = None,
+    time_point: Annotated[ToldTimePoint | None, typer.Option(help="Where that is the question.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Release a held job by saying what nobody knew: pre or post, or that the series is what it seems to be."""
     with _room(config) as room:
+        point = TimePoint(time_point) if time_point else None
         told = confirm_job(
-            room.config, room.spool, room.database, room.job_id(job), condition=condition, time_point=time_point
+            room.config, room.spool, room.database, room.job_id(job), condition=condition, time_point=point
         )
     console.print(plain(told))
 
@@ -296,19 +311,22 @@ def _job_json(job: Job) -> dict[str, Any]:
 def _explanation(room: Room, job: Job) -> list[dict[str, Any]]:
     from node.database_studies import series_of_study
 
+    """Of the job's own series first, then of its siblings in the study: why they were not chosen."""
     used = {given.series_uid for given in job.order.inputs.values()}
     with room.database.read() as rows:
         if study_of(rows, job.study_uid) is None:
             return []
-        return [
-            told for row in series_of_study(rows, job.study_uid) if row.series_uid in used for told in row.explanation
-        ]
+        known = sorted(series_of_study(rows, job.study_uid), key=lambda row: row.series_uid not in used)
+        return [told for row in known for told in row.explanation]
 
 
 def _print_story(story: JobStory, explanation: list[dict[str, Any]], folder: Path) -> None:
     job = story.job
     console.print(
         f"[bold]job {job.job_id}[/]  {plain(job.condition)}  {coloured(job.state.value)}  {plain(job.reason)}"
+    )
+    console.print(
+        f"study {job.study_uid}, series {', '.join(sorted({i.series_uid for i in job.order.inputs.values()}))}"
     )
     console.print(f"bundle {job.bundle or '-'}{' (demo weights)' if job.is_demo else ''}; files in {plain(folder)}")
     print_table(("when", "state", "reason"), [(e.at, coloured(e.state.value), plain(e.reason)) for e in story.events])
@@ -323,6 +341,10 @@ def _print_story(story: JobStory, explanation: list[dict[str, Any]], folder: Pat
                 title="[bold]why[/]",
             )
             break
+    losers = [told for told in explanation if told["loser_of"]]
+    for told in losers:
+        against = next((r["what"] for r in told["reasons"] if not r["for"]), "")
+        console.print(f"[dim]not chosen:[/] series {told['series_number']}, {told['series_uid']}: {plain(against)}")
     for delivery in story.deliveries:
         console.print(
             f"[bold]{delivery.peer}[/]: {delivery.state.value}, {delivery.attempts} attempts. {plain(delivery.reason)}"

@@ -7,7 +7,7 @@ values of node.yaml can be overridden by environment variables: `CRLM_NODE_DICOM
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +135,8 @@ class TimePointSettings(Strict):
     pre_days_before_start: Annotated[int, Field(ge=0)] = 60
     post_days_after_start: Annotated[int, Field(ge=0)] = 28
     post_days_after_end: Annotated[int, Field(ge=0)] = 90
+    days_without_end: Annotated[int, Field(ge=0)] = 270
+    """So long after its start a therapy whose end nobody entered says something of a study."""
     tag_rules: tuple[TagRule, ...] = ()
 
 
@@ -296,8 +298,9 @@ def load_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
     environment = os.environ if environment is None else environment
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder; name the one with node.yaml in it by --config DIR")
-    node = read_yaml(folder / "node.yaml", NodeSettings, overrides=dict(_overrides(environment)))
     peers = read_yaml(folder / "peers.yaml", PeersFile)
+    secrets = {peer.password_variable for peer in peers.peers.values() if isinstance(peer, OrthancPeer)}
+    node = read_yaml(folder / "node.yaml", NodeSettings, overrides=dict(_overrides(environment, secrets)))
     routes = read_yaml(folder / "routes.yaml", RoutesFile)
     terms = _read_terms(folder / "terminology.yaml")
     config = Config(folder.resolve(), node, peers.peers, routes.routes, terms, routes.trust)
@@ -307,9 +310,11 @@ def load_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
     return config
 
 
-def _overrides(environment: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], tuple[str, str]]]:
+def _overrides(
+    environment: Mapping[str, str], secrets: Collection[str]
+) -> Iterator[tuple[tuple[str, ...], tuple[str, str]]]:
     for name, text in environment.items():
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in _OTHER_VARIABLES:
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _OTHER_VARIABLES and name not in secrets:
             yield tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), (name, text)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from node.config import Config
-from node.errors import ConfigurationError
+from node.errors import ConfigurationError, DatabaseAway, NodeError
 from node.tables import REVISION
 
 Rows = Connection
@@ -114,8 +114,14 @@ def create_wal_file(path: Path) -> None:
 
     The mode is kept in the file: a writer then waits for no reader, and a commit is one fsync.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: the database cannot be made there ({error.strerror}); correct database.url or spool.path in "
+            "node.yaml"
+        ) from error
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -145,12 +151,14 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _cannot_open(engine: Engine, error: OperationalError) -> ConfigurationError:
+def _cannot_open(engine: Engine, error: OperationalError) -> NodeError:
     place = engine.url.render_as_string(hide_password=True)
-    return ConfigurationError(
+    told = (
         f"node.yaml: database.url = {place}: cannot be opened ({type(error.orig).__name__}); "
         "check that the server runs and the URL is right"
     )
+    # a server may come up after us, as after a power cut; a file does not
+    return ConfigurationError(told) if engine.url.get_backend_name() == "sqlite" else DatabaseAway(told)
 
 
 def _upgrade(engine: Engine) -> None:

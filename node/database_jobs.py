@@ -222,8 +222,8 @@ def set_generation(rows: Rows, job_id: str, generation: str) -> None:
     rows.execute(update(jobs).where(jobs.c.job_id == job_id).values(generation=generation))
 
 
-def add_next_run(rows: Rows, job: Job, reason: str) -> Job:
-    """Write another run of a job's order: a new job with result UIDs of its own, queued."""
+def add_next_run(rows: Rows, job: Job, reason: str, *, state: JobState = JobState.QUEUED) -> Job:
+    """Write another run of a job's order: a new job with result UIDs of its own, queued or held."""
     order = replace(job.order, run=next_run(rows, job.order.content_key))
     add_job(
         rows,
@@ -231,6 +231,7 @@ def add_next_run(rows: Rows, job: Job, reason: str) -> Job:
         spool_id=job.spool_id,
         is_demo=job.is_demo,
         generation=job.generation,
+        state=state,
         reason=reason,
         predecessor_job_id=job.job_id,
     )

@@ -16,6 +16,12 @@ class ConfigurationError(NodeError):
     """A configuration file or value is wrong; the message names file, line, value and fix. Exit code 2."""
 
 
+class DatabaseAway(NodeError):
+    """The database's server does not answer; it may come back by itself."""
+
+    retry = True
+
+
 class UnreadableInstance(NodeError):
     """Bytes that are no DICOM instance, or lack what makes it one."""
 

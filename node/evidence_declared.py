@@ -56,6 +56,11 @@ def _sources(header: FrameHeader, line: Trust) -> Iterator[str]:
         yield f"protocols like {line.protocol!r}"
 
 
+def called_ae(dataset: Dataset) -> str:
+    """The AE title of ours that the instance was sent to; empty where no receiver of ours kept it."""
+    return _ae(dataset, "ReceivingApplicationEntityTitle")
+
+
 def _ae(dataset: Dataset, keyword: str) -> str:
     meta = getattr(dataset, "file_meta", None)
     return str(meta.get(keyword, "") or "").strip() if meta is not None else ""

@@ -27,6 +27,10 @@ UNSURE = "unsure"
 """What it says when a person should look."""
 
 
+SEVERAL_IN_SERIES, SEVERAL_IN_STUDY = "several in this series", "several in this study"
+"""Whose the images are, where the Patient IDs of one series or one study differ."""
+
+
 class Member(NamedTuple):
     """An instance of a volume and, of a multi-frame one, the 1-based numbers of the frames that belong to it."""
 
@@ -112,6 +116,8 @@ class VolumeFacts:
     acquired: datetime | None = None
     """When the lowest slice was acquired, by the scanner's clock."""
     study_date: date | None = None
+    patients: str = "one"
+    """one, or what `SEVERAL_IN_SERIES` and `SEVERAL_IN_STUDY` say."""
     rejection: Sign | None = None
     """The key object note that takes one of its instances back."""
 

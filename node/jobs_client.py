@@ -116,6 +116,8 @@ class JobsClient:
             job = job_of(rows, job_id)
             if job.state is not JobState.HELD:
                 raise NotPossibleNow(f"job {job_id} is not held: it is {job.state}")
+            if not job.order.bundle:
+                raise NotPossibleNow(f"job {job_id} waits for a word: {job.reason}; use `crlm-node jobs confirm`")
             if objects_of(rows, job_id):
                 if not release_deliveries(rows, job, self._config.peers, utc_now()):
                     raise NotPossibleNow(f"job {job_id} is still held: {job.reason}")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 import threading
@@ -150,8 +151,17 @@ def _message(record: logging.LogRecord) -> str:
     return type(record.msg).__name__ if isinstance(record.msg, BaseException) else record.getMessage()
 
 
+_UID = re.compile(r"\b[0-9]+(?:\.[0-9]+){5,}\b|\b2\.25\.[0-9]{12,}\b")
+"""What can only be a UID: a version or an address has fewer parts."""
+
+
+def _without_uids(value: object) -> object:
+    return _UID.sub(lambda found: pseudonym(found[0]), value) if isinstance(value, str) else value
+
+
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    facts = dict(getattr(record, "facts", {}))
+    # a reason may name a file, and files are named after their instance
+    facts = {key: _without_uids(value) for key, value in getattr(record, "facts", {}).items()}
     if record.exc_info and record.exc_info[1] is not None:
         facts |= _told(record.exc_info[1])
     return facts

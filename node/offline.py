@@ -21,14 +21,14 @@ from node.config import Config
 from node.config_routes import Route
 from node.dicom.header import read_header
 from node.domain import Decision, JobOrder, TimePoint
-from node.errors import NodeError
+from node.errors import ConfigurationError, NodeError
 from node.inference import EngineProcess
 from node.inputs import role_input
 from node.routing import Pick, StudyDecision, VolumeDecision
 from node.survey import SurveyResult, survey
 
 
-class UnknownCondition(NodeError):
+class UnknownCondition(ConfigurationError):
     """routes.yaml has no such condition."""
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from node.assembly_repeats import TWO_IMAGES
 from node.bundles import bundle_card
 from node.config import Config
 from node.database import Database
-from node.database_jobs import Job, job_of
+from node.database_jobs import Job, add_next_run, job_of
 from node.database_studies import (
     add_therapy,
     confirm_series,
@@ -49,6 +50,11 @@ def confirm_job(
             raise OperatorError(f"job {job_id} is {job.state}, not held; there is nothing to confirm")
         if job.summary:
             raise OperatorError(f"job {job_id} is held with its results made: {job.reason}")
+        if job.reason.startswith(TWO_IMAGES):
+            raise OperatorError(
+                f"job {job_id}: {job.reason}; which one is meant is no question of condition. Look at both (the later "
+                "ones lie in the spool's aside/), then `crlm-node jobs release` to use the first, or `jobs cancel`"
+            )
         condition = _chosen_condition(config, job, condition, time_point)
         route = config.route(condition)
         assert route is not None  # the choice is among the routes
@@ -133,6 +139,10 @@ def retry_job(config: Config, spool: Spool, database: Database, jobs: JobsClient
         study = study_of(rows, job.study_uid)
     if job.state is JobState.HELD and not job.summary:
         raise OperatorError(f"job {job_id} waits for a word: {job.reason}; use `crlm-node jobs confirm`")
+    if not job.order.bundle:
+        with database.begin() as rows:
+            again = add_next_run(rows, job, "waits for a word again", state=JobState.HELD)
+        return f"waits for a word as job {again.job_id}; use `crlm-node jobs confirm`"
     route = config.route(job.condition)
     card = bundle_card(config.bundle_path(route.bundle)) if route else None
     if route is None or card is None or (route.revision, card.sha256) != (job.order.route_revision, job.bundle_sha256):

@@ -45,7 +45,7 @@ from node.delivery_records import cancel_job, is_begun, supersede
 from node.dicom.header import text
 from node.domain import Decision, JobOrder, JobState, SeriesKey, TimePointFinding
 from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
-from node.evidence_rejection import rejections, volumes_of
+from node.evidence_study import rejections, volumes_of
 from node.inputs import role_input
 from node.routing import Pick, StudyDecision, as_json, decide
 from node.routing_criteria import SEVERITY
@@ -103,8 +103,8 @@ class Orders:
                 if row.confirmed_condition
             }
             wanted = [replace(offer, hold_reason=_hold_reason(offer, confirmed)) for offer in offers]
-            self._take_back(rows, header.study_uid, rejections(headers.values()))
-            return self._settle(rows, header.study_uid, wanted)
+            taken_back = self._take_back(rows, header.study_uid, rejections(headers.values()))
+            return self._settle(rows, header.study_uid, wanted, taken_back)
 
     def reconcile(self) -> int:
         """At start: have every series looked at that the database does not know; returns how many.
@@ -213,24 +213,34 @@ class Orders:
             is_demo=card.card.is_demo if card else False,
         )
 
-    def _take_back(self, rows: Rows, study_uid: str, rejected: Mapping[str, Sign]) -> None:
-        """End the jobs whose images their archive has taken back; those that a peer has results of are marked."""
+    def _take_back(self, rows: Rows, study_uid: str, rejected: Mapping[str, Sign]) -> set[str]:
+        """End the jobs whose images their archive has taken back; those that a peer has results of are marked.
+
+        Returns the ids of all of them.
+        """
+        taken_back: set[str] = set()
         for job in list_jobs(rows, study_uid=study_uid) if rejected else ():
             uids = (instance.sop_instance_uid for given in job.order.inputs.values() for instance in given.instances)
             sign = next((rejected[uid] for uid in uids if uid in rejected), None)
             if sign is None:
                 continue
+            taken_back.add(job.job_id)
             cancel_job(rows, job.job_id, sign.what, utc_now())
             if is_begun(rows, job.job_id):
                 add_remark(rows, job.job_id, f"results are at a peer, but {sign.what}")
+        return taken_back
 
-    def _settle(self, rows: Rows, study_uid: str, wanted: Sequence[Wanted]) -> list[str]:
+    def _settle(self, rows: Rows, study_uid: str, wanted: Sequence[Wanted], taken_back: set[str]) -> list[str]:
         """Make the study's jobs those that are wanted; returns the ids of jobs that may run now."""
         known = list_jobs(rows, study_uid=study_uid)
         keep = {wish.order.content_key for wish in wanted}
         for job in known:
-            if job.content_key not in keep and job.state in NOT_YET_DELIVERED:
+            if job.content_key in keep or job.job_id in taken_back:
+                continue
+            if job.state in NOT_YET_DELIVERED:
                 supersede(rows, job.job_id, REPLACED, utc_now())
+            elif job.state is JobState.COMMITTED and is_begun(rows, job.job_id):
+                add_remark(rows, job.job_id, f"results are at a peer, but {REPLACED}")
         to_run = [self._settle_one(rows, wish, known) for wish in wanted]
         return [job_id for job_id in to_run if job_id is not None]
 
@@ -240,9 +250,14 @@ class Orders:
         if latest is None:
             return self._add(rows, wish, known)
         if latest.state is JobState.SUPERSEDED:
-            again = add_next_run(rows, latest, "the series is again what it was")
+            again = add_next_run(
+                rows,
+                latest,
+                wish.hold_reason or "the series is again what it was",
+                state=JobState.HELD if wish.hold_reason else JobState.QUEUED,
+            )
             set_generation(rows, again.job_id, wish.generation)
-            return again.job_id
+            return None if wish.hold_reason else again.job_id
         if latest.state.is_final:
             return None
         set_generation(rows, latest.job_id, wish.generation)

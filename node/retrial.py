@@ -19,7 +19,7 @@ from node.dicom.header import read_header
 from node.domain import SeriesKey
 from node.errors import UnreadableInstance
 from node.evidence import read_series
-from node.evidence_rejection import volumes_of
+from node.evidence_study import volumes_of
 from node.orders import SeriesTold, known_time_point, told_of_series
 from node.routing import as_json, decide
 from node.spool import Spool

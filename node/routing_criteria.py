@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from node.config_routes import Evidence
 from node.domain import Decision, Reason
-from node.evidence_facts import DIFFUSION_WEIGHTED, DIRECTIONAL, ISOTROPIC, SOUND, UNSURE, Sign, VolumeFacts
+from node.evidence_facts import (
+    DIFFUSION_WEIGHTED,
+    DIRECTIONAL,
+    ISOTROPIC,
+    SEVERAL_IN_SERIES,
+    SEVERAL_IN_STUDY,
+    SOUND,
+    UNSURE,
+    Sign,
+    VolumeFacts,
+)
 
 SEVERITY = {Decision.ACCEPT: 0, Decision.CONFIRM: 1, Decision.REFUSE: 2}
 VOTES_NEEDED = 2
@@ -75,6 +85,10 @@ def identity(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     ):
         if not uid:
             yield _refuse(f"{name} is empty", where)
+    if volume.patients == SEVERAL_IN_SERIES:
+        yield _refuse("images of several patients under one Series Instance UID", "(0010,0020)")
+    elif volume.patients == SEVERAL_IN_STUDY:
+        yield _confirm("images of several patients under one Study Instance UID", "(0010,0020)")
 
 
 def rejection(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:

@@ -87,7 +87,13 @@ def restart_delay_s(failures: int) -> float:
 @contextlib.contextmanager
 def _alone(spool: Path, role: str) -> Iterator[None]:
     """Hold the spool's lock of this role: two workers on one spool would do each other's jobs twice."""
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"spool.path = {spool}: cannot be made ({error.strerror}); name a folder on a local disk that the node "
+            "may write"
+        ) from error
     with (spool / f"serve-{role}.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,8 @@ from node.dicom.header import read_header, text
 from node.domain import ResultObject, TimePoint
 from node.errors import UnreadableInstance
 from node.evidence import SeriesEvidence, read_series
-from node.evidence_rejection import volumes_of
+from node.evidence_declared import called_ae
+from node.evidence_study import volumes_of
 from node.routing import StudyDecision, as_json, decide
 from node.timepoint import Therapy, time_point_of
 
@@ -90,9 +91,12 @@ def _decide(
     operator: TimePoint | None,
     therapies: Sequence[Therapy],
 ) -> StudyDecision:
+    study = group[0].header.study_uid
+    first = next(dataset for dataset in headers.values() if text(dataset, "StudyInstanceUID") == study)
     finding = time_point_of(
         group[0].header,
         operator=operator,
+        called=config.called_time_point(called_ae(first)),
         therapies=therapies,
         settings=config.node.time_point,
         site_issuer=config.node.site.patient_id_issuer,

@@ -157,6 +157,8 @@ def _window(therapy: Therapy, day: date, settings: TimePointSettings) -> _Window
         return _Window(None, f"on therapy for {since} days, fewer than {settings.post_days_after_start}")
     if therapy.end is not None and day > therapy.end + timedelta(days=settings.post_days_after_end):
         return _Window(None, f"more than {settings.post_days_after_end} days after the end of the therapy")
+    if therapy.end is None and since > settings.days_without_end:
+        return _Window(None, f"{since} days after the start of a therapy whose end is not entered")
     return _Window(TimePoint.POST, f"{since} days after the start of the therapy, and before surgery")
 
 

@@ -165,7 +165,7 @@ def _request_commitment(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 after SIGTERM, 2 where it could not begin."""
+    """Exit code: 0 after SIGTERM, 2 where it could not begin, 1 where it may be able to later."""
     parser = argparse.ArgumentParser(prog="node.roles.work", description="The working process of the node.")
     parser.add_argument("--config", type=Path, required=True, metavar="DIR")
     parser.add_argument("--index", type=int, default=0, help="which worker of this spool this is")
@@ -174,7 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(options.config, options.index)
     except NodeError as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        # 2: nothing but another configuration helps; 1: started again later, it may do
+        return 1 if error.retry else 2
     return 0
 
 

@@ -182,6 +182,13 @@ def test_a_result_that_is_required_but_not_sent_is_refused(folder: Folder) -> No
     assert "required names sr, which objects does not" in folder.fault()
 
 
+def test_a_variable_that_holds_a_peers_password_is_no_value_of_ours(folder: Folder) -> None:
+    orthanc = "{protocol: orthanc, url: 'http://x:8042', password_variable: CRLM_NODE_SECRET}"
+    (folder.path / "peers.yaml").write_text(f"peers:\n  pacs: {orthanc}\n")
+    (folder.path / "routes.yaml").write_text("routes: []\n")
+    assert load_config(folder.path, {"CRLM_NODE_SECRET": "x"}).peers.keys() == {"pacs"}
+
+
 def test_a_single_value_is_overridden_by_the_environment(folder: Folder) -> None:
     environment = {
         "CRLM_NODE_DICOM__PORT": "0",

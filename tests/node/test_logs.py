@@ -71,6 +71,15 @@ def test_a_caller_cannot_write_a_second_line() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
+def test_a_uid_in_a_reason_is_told_by_its_pseudonym() -> None:
+    told = set_up()
+    uid = "1.2.826.0.1.3680043.8.498.73944"
+    logs.event(logging.getLogger("node.x"), "failed", reason=f"{uid}.dcm: it has no pixel data", version="3.11.7")
+    assert uid not in told.getvalue()
+    assert f"{logs.pseudonym(uid)}.dcm: it has no pixel data" in told.getvalue()
+    assert "3.11.7" in told.getvalue()
+
+
 def test_the_level_comes_from_the_environment() -> None:
     stream = set_up(CRLM_NODE_LOG_LEVEL="warning")
     log.info("not told")

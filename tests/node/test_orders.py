@@ -23,10 +23,11 @@ from node.config import AssemblySettings, Config
 from node.database import Database, utc_now
 from node.database_deliveries import DeliveryState, add_delivery, add_receipt
 from node.database_jobs import Job, events_of, list_jobs, record_state
-from node.database_studies import SeriesRow, series_of_study
+from node.database_studies import SeriesRow, list_studies, list_therapies, series_of_study
 from node.domain import JobState, Receipt, SeriesKey, TimePoint
-from node.operator import OperatorError, confirm_job, enter_therapies, withdraw_therapy
-from node.orders import Orders
+from node.jobs_client import JobsClient, NotPossibleNow
+from node.operator import OperatorError, confirm_job, enter_therapies, retry_job, withdraw_therapy
+from node.orders import REPLACED, Orders
 from node.retrial import retry_since
 from node.spool import Spool, folder_name
 from node.tables import job_events, jobs, series
@@ -70,6 +71,18 @@ class Desk:
     def jobs(self, *states: JobState) -> list[Job]:
         with self.database.read() as rows:
             return list_jobs(rows, states=states)
+
+    def series_known(self) -> list[SeriesRow]:
+        with self.database.read() as rows:
+            return [row for study in list_studies(rows) for row in series_of_study(rows, study.study_uid)]
+
+    def therapy(self, therapy: Therapy) -> None:
+        enter_therapies(self.spool, self.database, [therapy], default_issuer=self.config.node.site.patient_id_issuer)
+
+    def withdraw(self) -> None:
+        with self.database.read() as rows:
+            (known,) = list_therapies(rows)
+        withdraw_therapy(self.spool, self.database, known.therapy_id)
 
     def series(self) -> list[SeriesRow]:
         with self.database.read() as rows:
@@ -274,6 +287,80 @@ def _z(path: Path) -> float:
 def _b(path: Path) -> float:
     dataset = dcmread(path, stop_before_pixels=True)
     return float(dataset.private_block(0x0043, "GEMS_PARM_01")[0x39].value[0]) % 1e9
+
+
+def test_what_is_held_stays_held_when_it_comes_again_after_another_decision(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    desk.decide()
+    (held,) = desk.jobs()
+    header = dcmread(dwi[0], stop_before_pixels=True)
+    identity = {"patient_id": header.PatientID, "issuer": header.IssuerOfPatientID}
+    desk.therapy(Therapy.from_iso(**identity, name="FOLFOX", start="2024-04-01"))
+    desk.decide()
+    desk.withdraw()
+    assert desk.decide() == []
+    latest = max(desk.jobs(), key=lambda job: job.created_at)
+    assert (latest.content_key, latest.state, latest.reason) == (held.content_key, JobState.HELD, held.reason)
+
+
+def test_results_at_a_peer_say_so_when_the_study_is_decided_otherwise(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (first,) = desk.jobs()
+    desk.deliver(first)
+    desk.receive(dwi, "CRLM-POST")
+    desk.decide()
+    states = {job.condition: (job.state, job.reason) for job in desk.jobs()}
+    assert states["pre-nact-dwi"] == (JobState.COMMITTED, f"results are at a peer, but {REPLACED}")
+    assert states["post-nact-dwi"][0] is JobState.QUEUED
+
+
+def test_a_job_that_waits_for_a_word_is_not_released_without_it(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    desk.decide()
+    (held,) = desk.jobs()
+    with JobsClient(desk.config, desk.database) as jobs, pytest.raises(NotPossibleNow, match="jobs confirm"):
+        jobs.release(held.job_id)
+    assert [job.state for job in desk.jobs()] == [JobState.HELD]
+
+
+def test_a_cancelled_job_that_waited_for_a_word_waits_again_when_retried(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi)
+    desk.decide()
+    (held,) = desk.jobs()
+    with JobsClient(desk.config, desk.database) as jobs:
+        jobs.cancel(held.job_id)
+        assert "jobs confirm" in retry_job(desk.config, desk.spool, desk.database, jobs, held.job_id)
+    (again,) = desk.jobs(JobState.HELD)
+    confirm_job(desk.config, desk.spool, desk.database, again.job_id, condition=None, time_point=TimePoint.PRE)
+    desk.decide()
+    assert [job.condition for job in desk.jobs(JobState.QUEUED)] == ["pre-nact-dwi"]
+
+
+def test_images_of_two_patients_in_one_series_are_refused(desk: Desk, dwi: list[Path], tmp_path: Path) -> None:
+    desk.receive([*dwi[:-3], *(as_of(path, "ANOTHER", tmp_path) for path in dwi[-3:])], "CRLM-PRE")
+    assert desk.decide() == []
+    (row,) = desk.series_known()
+    assert "several patients under one Series" in row.reason
+
+
+def test_a_study_with_series_of_two_patients_waits_for_a_person(desk: Desk, dwi: list[Path], tmp_path: Path) -> None:
+    other = [as_of(path, "ANOTHER", tmp_path, series=generate_uid(prefix="1.2.3.")) for path in dwi[:1]]
+    desk.receive([*dwi, *other], "CRLM-PRE")
+    assert desk.decide() == []
+    (job,) = desk.jobs()
+    assert (job.state, "several patients under one Study" in job.reason) == (JobState.HELD, True)
+
+
+def as_of(path: Path, patient_id: str, folder: Path, series: str | None = None) -> Path:
+    """The same image as another patient's, and of another series if one is named."""
+    dataset = dcmread(path)
+    dataset.PatientID = patient_id
+    if series:
+        dataset.SeriesInstanceUID = series
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.save_as(folder / path.name)
+    return folder / path.name
 
 
 # --- what a changed configuration would have decided

@@ -68,6 +68,13 @@ def test_the_windows_of_a_therapy(day: date, time_point: TimePoint, why: str) ->
     assert (finding.hold_reason is None) == (time_point is not UNKNOWN)
 
 
+@pytest.mark.parametrize(("day", "time_point"), [(date(2026, 11, 26), POST), (date(2026, 11, 27), UNKNOWN)])
+def test_a_therapy_whose_end_nobody_entered_does_not_count_for_ever(day: date, time_point: TimePoint) -> None:
+    finding = time_point_of(study(day), therapies=[Therapy("P1", "", "FOLFOX", date(2026, 3, 1), None)])
+    assert finding.time_point is time_point
+    assert ("end is not entered" in finding.reasons[0].what) == (time_point is UNKNOWN)
+
+
 def test_the_windows_are_the_sites_to_set() -> None:
     wide = TimePointSettings(pre_days_before_start=365, post_days_after_start=7, post_days_after_end=365)
     assert time_point_of(study(date(2025, 6, 1)), therapies=[FOLFOX], settings=wide).time_point is PRE
@@ -84,7 +91,7 @@ def test_from_the_day_of_surgery_on_a_person_decides(day: date) -> None:
 
 def test_a_therapy_without_an_end_still_runs() -> None:
     running = Therapy("P1", "", "FOLFIRI", date(2026, 3, 1))
-    assert time_point_of(study(date(2026, 12, 1)), therapies=[running]).time_point is POST
+    assert time_point_of(study(date(2026, 10, 1)), therapies=[running]).time_point is POST
 
 
 def test_a_second_line_is_not_before_all_therapy() -> None:

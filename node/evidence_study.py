@@ -1,7 +1,8 @@
-"""Key object notes that take back what was sent: they name instances, and no volume that holds one is analysed.
+"""What only the whole study tells of a volume: whether all is of one patient, and what its archive took back.
 
-An archive sends such a note when a technologist rejects a series, when it belongs to another patient, or when its
-time of keeping is over (IHE Imaging Object Change Management; titles of PS3.16 CID 7011).
+A key object note names instances, and no volume that holds one is analysed. An archive sends such a note when a
+technologist rejects a series, when it belongs to another patient, or when its time of keeping is over (IHE Imaging
+Object Change Management; titles of PS3.16 CID 7011).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from node.dicom.header import text, value
-from node.evidence_facts import SeriesEvidence, Sign, VolumeFacts
+from node.evidence_facts import SEVERAL_IN_SERIES, SEVERAL_IN_STUDY, SeriesEvidence, Sign, VolumeFacts
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 REJECTED = "rejected"
@@ -37,10 +38,24 @@ def rejections(headers: Iterable[Dataset]) -> dict[str, Sign]:
 
 
 def volumes_of(study: Sequence[SeriesEvidence], headers: Mapping[Path, Dataset]) -> list[VolumeFacts]:
-    """All volumes of a study's series; those with an instance that a note among `headers` rejects say so."""
+    """All volumes of a study's series, with what the study's `headers` tell of each: rejection, and whose it is."""
     volumes = [volume for series in study for volume in series.volumes]
-    rejected = rejections(headers.values())
-    return [_marked(volume, rejected, headers) for volume in volumes] if rejected else volumes
+    if rejected := rejections(headers.values()):
+        volumes = [_marked(volume, rejected, headers) for volume in volumes]
+    if len(_patients(headers.values())) > 1:
+        volumes = [replace(volume, patients=_whose(volume, headers)) for volume in volumes]
+    return volumes
+
+
+def _whose(volume: VolumeFacts, headers: Mapping[Path, Dataset]) -> str:
+    """Several patients lie in the study; do they in this very series?"""
+    folder = [dataset for dataset in headers.values() if text(dataset, "SeriesInstanceUID") == volume.series_uid]
+    return SEVERAL_IN_SERIES if len(_patients(folder)) > 1 else SEVERAL_IN_STUDY
+
+
+def _patients(headers: Iterable[Dataset]) -> set[str]:
+    """The Patient IDs that are told; one that is absent contradicts none."""
+    return {told for dataset in headers if (told := text(dataset, "PatientID"))}
 
 
 def _marked(volume: VolumeFacts, rejected: Mapping[str, Sign], headers: Mapping[Path, Dataset]) -> VolumeFacts:
