@@ -2,10 +2,12 @@
 
 A lesion is a 26-connected component of probabilities as the card's `OutputSpec` says. Its diameters are measured as
 RECIST 1.1 asks (Eisenhauer et al., Eur J Cancer 2009;45:228): the long axis is the longest in-slice distance over all
-slices, the short axis the longest chord perpendicular to it in that slice. Distances are taken between the midpoints
-of the outline pixels' outer edges, in mm by the affine: on digitised ellipses of 4 to 40 pixels this differs from the
-true diameter by +0.2 to +0.5 pixel, centres by −0.7 to −0.4 and corners by +0.6 to +0.95, and one voxel has its
-own size, not zero. The short axis is a chord of the slice's convex hull, so it always crosses the long axis.
+slices, the short axis the longest chord perpendicular to it. Both lie in one piece of one slice: pixels that touch by
+an edge or a corner are one piece, and what hangs together only through other slices is not measured across the gap.
+Distances are taken between the midpoints of the outline pixels' outer edges, in mm by the affine: on digitised
+ellipses of 4 to 40 pixels this differs from the true diameter by +0.2 to +0.5 pixel, centres by −0.7 to −0.4 and
+corners by +0.6 to +0.95, and one voxel has its own size, not zero. A piece is measured by its convex hull, so the short
+axis always crosses the long one, and both may cross the hollow of a concave piece (a horseshoe).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from model.volume import Float, Float64, Half, Labels, Mask, Volume
 Point = tuple[float, float, float]
 
 _NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
+_NEIGHBOURS_8_IN_SLICE = np.pad(np.ones((1, 3, 3), bool), ((1, 1), (0, 0), (0, 0)))
 _EDGE_MIDPOINTS = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
 
 
@@ -60,7 +63,7 @@ class Axes(NamedTuple):
 
 
 class _LongAxis(NamedTuple):
-    """The longest distance found so far: between corners `a` and `b` of a slice's convex outline."""
+    """The longest distance found so far: between corners `a` and `b` of the convex outline of a slice's piece."""
 
     long_mm: float
     slice_index: int
@@ -139,21 +142,38 @@ def label_lesions(
 
 
 def longest_axes(lesion_DHW: NDArray[np.bool_], affine_lps_mm: Float64) -> Axes:
-    """RECIST axes of one component, the indices being those of the given array. It must not be empty."""
+    """RECIST axes of one component, the indices being those of the given array. It must not be empty.
+
+    Of pieces that are equally long, the one in the first slice is taken.
+    """
     plane_mm = _plane(affine_lps_mm)
+    pieces_DHW, _ = ndimage.label(lesion_DHW, structure=_NEIGHBOURS_8_IN_SLICE)
+    boxes = ndimage.find_objects(pieces_DHW)
+    sides = np.array([(rows.stop - rows.start, columns.stop - columns.start) for _, rows, columns in boxes])
     longest: _LongAxis | None = None
-    for d in np.flatnonzero(lesion_DHW.any(axis=(1, 2))):
-        outline = _outline(lesion_DHW[d])
+    bounds_mm = _diagonals_mm(sides.reshape(-1, 2), plane_mm)
+    # from the largest bound down: few pieces are measured before no other can be longer
+    for place in np.argsort(-bounds_mm, kind="stable"):
+        if longest is not None and bounds_mm[place] < longest.long_mm:
+            break
+        d, rows, columns = boxes[place]
+        outline = _outline(pieces_DHW[d.start, rows, columns] == place + 1) + np.array([rows.start, columns.start])
         outline_mm = outline @ plane_mm.T
-        if longest is not None and float(np.linalg.norm(np.ptp(outline_mm, axis=0))) <= longest.long_mm:
-            continue
         between_mm = np.linalg.norm(outline_mm[:, None] - outline_mm[None], axis=2)
         a, b = (int(i) for i in np.unravel_index(int(between_mm.argmax()), between_mm.shape))
-        if longest is None or between_mm[a, b] > longest.long_mm:
-            longest = _LongAxis(float(between_mm[a, b]), int(d), a, b, outline, outline_mm)
+        found = _LongAxis(float(between_mm[a, b]), d.start, a, b, outline, outline_mm)
+        if longest is None or (found.long_mm, -found.slice_index) > (longest.long_mm, -longest.slice_index):
+            longest = found
     if longest is None:
         raise ValueError("an empty component has no axes")
     return _with_short_axis(longest)
+
+
+def _diagonals_mm(sides: NDArray[np.intp], plane_mm: Float64) -> Float64:
+    """The longest distance within each box of so many (rows, columns) of pixels (N, 2), right-angled in mm or not."""
+    both = [np.linalg.norm(sides * (1, sign) @ plane_mm.T, axis=1) for sign in (1, -1)]
+    longer: Float64 = np.maximum(*both)
+    return longer
 
 
 def _measure(number: int, box: tuple[slice, ...], labels: Labels, probability: Float | Half, volume: Volume) -> Finding:
@@ -198,12 +218,12 @@ def _plane(affine_lps_mm: Float64) -> Float64:
     return plane
 
 
-def _outline(slice_HW: NDArray[np.bool_]) -> Float64:
+def _outline(piece_HW: NDArray[np.bool_]) -> Float64:
     """Corners (row, column) of the convex hull around the pixels' edge midpoints, in order around it."""
-    rows = np.flatnonzero(slice_HW.any(axis=1))
+    rows = np.flatnonzero(piece_HW.any(axis=1))
     # only the outermost pixels of a row can be corners of the hull
-    left = slice_HW[rows].argmax(axis=1)
-    right = slice_HW.shape[1] - 1 - slice_HW[rows, ::-1].argmax(axis=1)
+    left = piece_HW[rows].argmax(axis=1)
+    right = piece_HW.shape[1] - 1 - piece_HW[rows, ::-1].argmax(axis=1)
     pixels = np.concatenate([np.stack([rows, left], 1), np.stack([rows, right], 1)]).astype(float)
     points = (pixels[:, None] + _EDGE_MIDPOINTS).reshape(-1, 2)
     corners: Float64 = points[ConvexHull(points).vertices]

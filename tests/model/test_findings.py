@@ -61,6 +61,48 @@ def test_the_slice_with_the_longest_diameter_is_the_one_measured() -> None:
     assert lesion.long_axis_mm == pytest.approx(np.hypot(18, 3))
 
 
+def islands(*, bridge: slice = slice(0)) -> np.ndarray:
+    """Slice 1 has an island of 8 × 3 pixels and, two pixels on, one of 14 × 3; slice 2 a bridge between them."""
+    mask = np.zeros((4, 12, 30), bool)
+    mask[1, 5:8, 2:10] = mask[1, 5:8, 12:26] = True
+    mask[2, 5:8, bridge] = True
+    return mask
+
+
+def test_two_islands_in_one_slice_are_not_measured_across_the_gap() -> None:
+    axes = longest_axes(islands(), np.eye(4))
+    assert (axes.long_mm, axes.slice_index) == (pytest.approx(np.hypot(14, 2)), 1)
+    assert axes.short_mm == pytest.approx(3, abs=0.5)
+    ends = np.concatenate([axes.long_ends, axes.short_ends])
+    assert (ends[:, 1] >= 11.5).all()  # all in the longer island
+
+
+def test_a_bridge_in_another_slice_does_not_lengthen_an_island() -> None:
+    """The longest bridge is a piece of its own, and then the longest."""
+    alone, *_ = measured(islands())
+    (bridged,) = measured(islands(bridge=slice(8, 14)))
+    assert bridged.slice_index == 1
+    assert bridged.long_axis_mm == pytest.approx(alone.long_axis_mm)
+    assert bridged.short_axis_mm == pytest.approx(alone.short_axis_mm)
+    assert np.allclose(bridged.long_axis_ends_lps_mm, alone.long_axis_ends_lps_mm)
+    (by_far,) = measured(islands(bridge=slice(6, 24)))
+    assert (by_far.slice_index, by_far.long_axis_mm) == (2, pytest.approx(np.hypot(18, 2)))
+
+
+def test_islands_that_touch_by_a_corner_are_one_piece() -> None:
+    mask = np.zeros((3, 12, 12), bool)
+    mask[1, 1:4, 1:4] = mask[1, 4:7, 4:7] = True
+    axes = longest_axes(mask, np.eye(4))
+    assert axes.long_mm == pytest.approx(np.hypot(6, 5))
+
+
+def test_of_equally_long_slices_the_first_is_measured() -> None:
+    mask = np.zeros((5, 12, 12), bool)
+    mask[1:4, 2:5, 2:9] = True
+    mask[3, 5:8, 4] = True  # with more room for a long axis, which is no longer
+    assert longest_axes(mask, np.eye(4)).slice_index == 1
+
+
 @pytest.mark.parametrize("degrees", [0.0, 27.0, -40.0])
 @pytest.mark.parametrize("radius_mm", [6.0, 12.0, 25.0])
 def test_a_sphere_has_its_true_diameters_volume_and_centre(degrees: float, radius_mm: float) -> None:
@@ -77,7 +119,7 @@ def test_a_sphere_has_its_true_diameters_volume_and_centre(degrees: float, radiu
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_long_axis_is_the_longest_of_all_distances_between_edges(seed: int) -> None:
-    """Against brute force over every pair of every pixel's edge midpoints, on ragged shapes and uneven pixels."""
+    """Against brute force over each piece's pairs of edge midpoints, on ragged shapes and uneven pixels."""
     rng = np.random.default_rng(seed)
     blob = ndimage.gaussian_filter(rng.normal(size=(5, 40, 40)), (0.7, 3, 3))
     labels, _ = ndimage.label(blob > 0.05, np.ones((3, 3, 3)))
@@ -85,9 +127,11 @@ def test_the_long_axis_is_the_longest_of_all_distances_between_edges(seed: int) 
     affine = affine_of((4.0, 1.3, 0.7), degrees=float(rng.uniform(-40, 40)))
     longest = 0.0
     for d in np.flatnonzero(lesion.any(axis=(1, 2))):
-        pixels = np.argwhere(lesion[d])
-        points = np.concatenate([pixels + o for o in ([-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5])])
-        longest = max(longest, float(pdist(points * [1.3, 0.7]).max()))
+        pieces, count = ndimage.label(lesion[d], np.ones((3, 3)))
+        for number in range(1, count + 1):
+            pixels = np.argwhere(pieces == number)
+            points = np.concatenate([pixels + o for o in ([-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5])])
+            longest = max(longest, float(pdist(points * [1.3, 0.7]).max()))
     assert longest_axes(lesion, affine).long_mm == pytest.approx(longest)
 
 
