@@ -251,14 +251,18 @@ def _draw_marks(
     _write(pen, (width - 10, height / 2), right, letter, INK, "rm")
     _write(pen, (width / 2, 8), top, letter, INK, "ma")
     _write(pen, (width / 2, height - 8), bottom, letter, INK, "md")
-    number = slice_label(scene.volume, slice_index, instance_words(scene.source, slice_index))
-    place = place_label(scene.volume, slice_index)
+    named = (
+        slice_label(scene.volume, slice_index),
+        instance_words(scene.source, slice_index),
+        place_label(scene.volume, slice_index),
+    )
+    lines = [words for words in named if words]
     if only is None:
-        _write(pen, (width - 12, height - 10), f"{number}   {place}", small, INK, "rd")
+        _write(pen, (width - 12, height - 10), "   ".join(lines), small, INK, "rd")
     else:
         _write(pen, (12, 10), _size_of(only), 18, lesion_rgb(only.number))
-        _write(pen, (width - 10, 11), number, small, INK, "ra")
-        _write(pen, (width - 10, 30), place, small, INK, "ra")
+        for row, words in enumerate(lines):
+            _write(pen, (width - 10, 11 + 19 * row), words, small, INK, "ra")
     _draw_bar(pen, scale, height - 14, SCALE_BAR_MM if only is None else CLOSE_UP_BAR_MM, small)
 
 

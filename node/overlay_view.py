@@ -269,10 +269,9 @@ def slice_of(mask: Mask, volume: Volume, slice_index: int) -> Labels:
     return found
 
 
-def slice_label(volume: Volume, slice_index: int, instance: str = "") -> str:
-    """Which slice of how many, and in which `instance` (words, empty where unknown)."""
-    words = f"slice {slice_index + 1}/{len(volume.array_DHW)}"
-    return f"{words}   {instance}" if instance else words
+def slice_label(volume: Volume, slice_index: int) -> str:
+    """Which slice of how many, in the array's order."""
+    return f"slice {slice_index + 1}/{len(volume.array_DHW)}"
 
 
 def place_label(volume: Volume, slice_index: int) -> str:

@@ -288,10 +288,9 @@ def test_the_source_image_is_named_by_its_instance_number(
     assert instance_words(source, 0).startswith("image 99")
 
 
-def test_a_slice_is_named_by_its_number_and_its_image() -> None:
+def test_a_slice_is_named_by_its_number_and_its_place() -> None:
     volume, _ = patient(AXIAL)
     assert slice_label(volume, 4) == "slice 5/8"
-    assert slice_label(volume, 4, "image 137") == "slice 5/8   image 137"
     assert place_label(volume, 4) == "z +90.0 mm"
 
 
