@@ -339,7 +339,10 @@ def _number_in(tracking: Tracking) -> int:
 
 
 def _inherited(mask: Mask, previous: Previous) -> dict[int, Tracking]:
-    earlier = read_mask(previous.folder / MASK_NAME)
+    try:
+        earlier = read_mask(previous.folder / MASK_NAME)
+    except ObjectError:
+        return {}  # its folder is gone: no overlap can be seen any more
     if earlier.labels_DHW.shape != mask.labels_DHW.shape or not np.allclose(
         earlier.affine_lps_mm, mask.affine_lps_mm, atol=1e-3
     ):

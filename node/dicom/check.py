@@ -34,6 +34,7 @@ _REFERENCED_SEGMENT, _TRACKING_UID, _MEASUREMENT_GROUP, _DERIVATION = "121191", 
 
 _SUBJECT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "AccessionNumber")
 """By which an archive files an object under a patient and an order."""
+_ASCII_ONLY = ("PatientBirthDate", "PatientSex")
 _OBJECT_NAMES: dict[Kind, str] = {"seg": "segmentation", "sr": "report"}
 
 _MM_STEP, _ML_STEP, _INTENSITY_STEP, _B_VALUE_STEP_S_MM2 = 0.1, 0.001, 0.1, 0.1
@@ -97,6 +98,8 @@ def _words(dataset: Dataset, keyword: str) -> str:
     """
     if isinstance(value(dataset, keyword), Items):
         return ""
+    if keyword in _ASCII_ONLY and not text(dataset, keyword).isascii():
+        return ""  # no such date or code can be written, so none is told
     parts = [part.strip("\0 ") for part in text(dataset, keyword).split("\\")]
     if keyword == "PatientName":
         parts = ["=".join(group.rstrip("^ ") for group in part.split("=")).rstrip("=") for part in parts]

@@ -89,6 +89,7 @@ OPTIONAL = (
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _PLACEHOLDER_ROOT = "2.25.1."
+_ASCII_ONLY = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})  # PS3.5 section 6.2
 _CHARACTER_SET = Tag(0x00080005)
 # long sequences of references and numbers
 _WITHOUT_TEXT = frozenset(
@@ -209,8 +210,16 @@ def _set(target: Dataset, keyword: str, found: Any) -> None:
     vr = dictionary_VR(tag)
     if (vr == "SQ") != isinstance(found, Sequence):
         found = Sequence() if vr == "SQ" else ""
+    found = [_fitting(part, vr) for part in found] if isinstance(found, list) else _fitting(found, vr)
     # an element of its own: assigning by keyword would refuse what the source has written against its VR
     target[tag] = DataElement(tag, vr, found)
+
+
+def _fitting(found: Any, vr: str) -> Any:
+    """What can be written as `vr`: a name stored where a text belongs, or characters where only ASCII may stand."""
+    if isinstance(found, PersonName) and vr != "PN":
+        found = str(found)
+    return "" if vr in _ASCII_ONLY and isinstance(found, str) and not found.isascii() else found
 
 
 def _decoded(found: Any) -> Any:

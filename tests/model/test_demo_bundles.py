@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from model.bundle import load_bundle
+from model.campaign import LOWEST_DICE, OTHER_LOWEST_DICE
 from model.engine import Engine, has_bf16
 from model.evaluate import FIRST_EVALUATION_SEED, draw_exam, score_case
 from model.findings import find_lesions
@@ -36,10 +37,15 @@ def test_each_condition_has_a_whole_and_small_bundle_marked_as_demo(condition: s
 @pytest.mark.parametrize("condition", DEMO_CONDITIONS)
 def test_each_card_carries_measures_of_these_very_weights(condition: str) -> None:
     card = load_bundle(BUNDLES / bundle_name(condition)).card
-    if not card.metrics:
-        pytest.skip("`make campaign` has not measured these weights yet, and the card claims nothing")
     assert {"dice", "lesion_recall", "false_positives_per_case"} <= card.metrics.keys()
     assert card.test_set.startswith(f"{card.metrics['dice'].cases} unseen phantoms of {condition}")
+    assert card.metrics["dice"].cases >= 100
+
+
+@pytest.mark.parametrize("condition", DEMO_CONDITIONS)
+def test_each_card_keeps_the_bounds_that_the_project_set_itself(condition: str) -> None:
+    card = load_bundle(BUNDLES / bundle_name(condition)).card
+    assert card.metrics["dice"].low >= LOWEST_DICE.get(condition, OTHER_LOWEST_DICE)
 
 
 @pytest.mark.parametrize("condition", DEMO_CONDITIONS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
@@ -110,6 +111,15 @@ def test_values_that_break_their_representation_are_filed_as_they_are(encode_bot
     for result in encode_both(edit):
         assert (result.PatientSex, result.PatientBirthDate, result.PatientAge) == ("male", "1950", "61")
         assert (result.StudyTime, result.PatientID) == ("10:11:12", "X" * 70)
+
+
+def test_a_name_for_a_text_and_bytes_for_a_date_do_not_stop_a_result(encode_both: Callable[..., Any]) -> None:
+    def edit(dataset: Dataset, _: int) -> None:
+        dataset[0x00081030] = DataElement(0x00081030, "PN", "Liver^study")  # Study Description
+        dataset[0x00100030] = DataElement(0x00100030, "OB", b"\xff\xfe")  # Patient's Birth Date
+
+    for result in encode_both(edit):
+        assert (result.StudyDescription, result.PatientBirthDate) == ("Liver^study", "")
 
 
 def test_sequences_and_clinical_trial_attributes_come_along_without_private_elements() -> None:
