@@ -27,7 +27,7 @@ from node.doctor_spool import (
     room_bytes,
     standing_folder,
 )
-from node.errors import ConfigurationError, PeerError
+from node.errors import ConfigurationError, DatabaseAway, PeerError
 from node.peers import AnyPeer, accepted_classes, echo
 from node.scp_contexts import READABLE_SYNTAXES
 from node.tables import REVISION
@@ -138,7 +138,7 @@ def _database(config: Config) -> Iterator[Check]:
     place = "SQLite in the spool" if url.startswith("sqlite") else url.split("@")[-1]
     try:
         found = read_revision(url)
-    except ConfigurationError as error:
+    except (ConfigurationError, DatabaseAway) as error:
         yield Check("database", False, str(error), "start the server, or correct database.url in node.yaml")
         return
     if found is None:

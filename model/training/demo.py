@@ -117,13 +117,13 @@ def he_normal(network: nn.Module, seed: int) -> nn.Module:
 
 
 def fit(network: nn.Module, slices: Slices, spec: InputSpec, recipe: DemoRecipe, heard: Heard) -> nn.Module:
-    """The trained network in evaluation mode: a stage on all slices, then one on hard ones."""
+    """The trained network in evaluation mode: a stage on all slices, then those on hard ones."""
     network = take_steps(network, slices, spec, recipe, recipe.first, heard)
-    if recipe.hard.steps:
+    for stage in recipe.hard:
         # as a bundle keeps them, so that it makes no difference whether one was written in between
         network = network.half().float()
         hardness = lesion_found(network, slices, slices.without_lesion(), spec, recipe.batch, heard)
-        network = take_steps(network, slices, spec, recipe, recipe.hard, heard, hardness)
+        network = take_steps(network, slices, spec, recipe, stage, heard, hardness)
     return network
 
 

@@ -28,8 +28,8 @@ class DemoRecipe:
     cases: int = 240
     validation_cases: int = 48
     steps: int = 400
-    hard_steps: int = 400
-    """Steps in which half of the lesion-free slices are those on which the network found most after `steps`."""
+    hard_steps: tuple[int, ...] = (400,)
+    """Rounds of steps in which half of the lesion-free slices are those on which the network found most before."""
     batch: int = 12
     lesion_share: float = 0.5
     """Share of each batch that shows a lesion; the rest are slices without any."""
@@ -50,23 +50,26 @@ class DemoRecipe:
         return Stage("training", self.steps, self.learning_rate, self.seed)
 
     @property
-    def hard(self) -> Stage:
+    def hard(self) -> tuple[Stage, ...]:
         """On the slices without a lesion that look as if they had one: organs, bowel, cysts, vessels."""
-        return Stage("hard slices", self.hard_steps, self.hard_learning_rate, self.seed + 1)
+        return tuple(
+            Stage("hard slices", steps, self.hard_learning_rate, self.seed + number)
+            for number, steps in enumerate(self.hard_steps, start=1)
+        )
 
     @property
     def images_seen(self) -> int:
-        return (self.steps + self.hard_steps) * self.batch
+        return (self.steps + sum(self.hard_steps)) * self.batch
 
 
 # Hounsfield units mean the same everywhere: what would be another scanner's scale in MR is noise in CT.
 _CT_RANGES = AugmentRanges(log_gamma=0.08, gain=0.04, offset=0.03, noise_sd=0.006)
 
 RECIPES: dict[str, DemoRecipe] = {
-    "pre-nact-dwi": DemoRecipe(cases=400, steps=3000, hard_steps=1800),
+    "pre-nact-dwi": DemoRecipe(cases=400, steps=3000, hard_steps=(1800,)),
     "pre-nact-t2wi": DemoRecipe(start="pre-nact-dwi"),
     "post-nact-dwi": DemoRecipe(start="pre-nact-dwi"),
     "post-nact-t2wi": DemoRecipe(start="pre-nact-t2wi"),
-    "ct-portal-venous": DemoRecipe(cases=400, steps=3600, hard_steps=1800, augment=_CT_RANGES),
+    "ct-portal-venous": DemoRecipe(cases=400, steps=3600, hard_steps=(1800, 1200), augment=_CT_RANGES),
 }
 """A condition stands after the one that it starts from."""

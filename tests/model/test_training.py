@@ -55,7 +55,14 @@ def test_eight_slices_are_learnt_by_heart() -> None:
     """models.md §11 test 10: Dice over 0.95 at an eighth of the width and 64×64."""
     slices, spec = discs(), input_spec("pre-nact-dwi", 64)
     recipe = DemoRecipe(
-        steps=80, hard_steps=0, batch=8, lesion_share=0.6, learning_rate=1e-2, average_decay=0.9, rows=64, augment=STILL
+        steps=80,
+        hard_steps=(),
+        batch=8,
+        lesion_share=0.6,
+        learning_rate=1e-2,
+        average_decay=0.9,
+        rows=64,
+        augment=STILL,
     )
     network = he_normal(build_network("unetpp", {"width": 0.125}), seed=0)
     network = fit(network, slices, spec, recipe, lambda *_: None)
@@ -178,7 +185,7 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
 def test_a_bundle_comes_out_of_the_whole_path(tmp_path: Path) -> None:
     """Two phantoms, two steps: everything runs, and the card says what happened and claims no measure."""
     heard: set[str] = set()
-    recipe = replace(DemoRecipe(), cases=2, validation_cases=1, steps=1, hard_steps=1, batch=4)
+    recipe = replace(DemoRecipe(), cases=2, validation_cases=1, steps=1, hard_steps=(1,), batch=4)
     bundle = demo.train_demo(
         "pre-nact-dwi", tmp_path / "out", recipe, cache=tmp_path, workers=1, heard=lambda phase, *_: heard.add(phase)
     )

@@ -54,7 +54,7 @@ from node.database_studies import (
     study_of,
 )
 from node.domain import JobState, ResultObject, TimePoint
-from node.errors import ConfigurationError
+from node.errors import ConfigurationError, DatabaseAway
 from node.tables import REVISION, metadata
 from tests.node.jobs.house import empty, make_order, write_config
 
@@ -150,7 +150,7 @@ def test_another_kind_of_database_is_refused_with_its_fix(url: str, told: str) -
 
 
 def test_a_server_that_does_not_answer_is_told_without_its_password(tmp_path: Path, free_port: int) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be opened") as caught:
+    with pytest.raises(DatabaseAway, match="cannot be opened") as caught:
         _open(tmp_path, f"postgresql+psycopg://crlm:secret@127.0.0.1:{free_port}/crlm?connect_timeout=2")
     assert "secret" not in str(caught.value)
 
