@@ -13,6 +13,7 @@ from model.card import BundleCard, BundleProblem, Card, read_card
 from node.config import Config
 from node.config_routes import Evidence, Route
 from node.errors import BundleError, ConfigurationError
+from node.yaml_file import line_of, parse_yaml
 
 __all__ = ["BundleCard", "bundle_card", "cards_of"]
 
@@ -35,16 +36,16 @@ def cards_of(config: Config) -> Mapping[str, BundleCard]:
     """
     cards: dict[str, BundleCard] = {}
     faults: list[str] = []
-    for route in config.routes:
+    for index, route in enumerate(config.routes):
         try:
             found = cards.setdefault(route.bundle, bundle_card(config.bundle_path(route.bundle)))
+            wrong = _misfits(route, found.card)
         except BundleError as error:
-            faults.append(str(error))
-            continue
-        faults += [
-            f"{config.folder / 'routes.yaml'}: route {route.condition}: bundle {route.bundle}: {fault}"
-            for fault in _misfits(route, found.card)
-        ]
+            wrong = [f"{error} (node.yaml's `bundles` names the folder of all bundles)"]
+        if wrong:
+            path = config.folder / "routes.yaml"
+            place = f"{path}:{line_of(parse_yaml(path), ['routes', index, 'bundle'])}: routes.{index}.bundle"
+            faults += [f"{place} = {route.bundle!r}: {fault}" for fault in wrong]
     if faults:
         raise ConfigurationError("\n".join(faults))
     return cards

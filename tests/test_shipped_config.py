@@ -11,6 +11,7 @@ from model.bundle import Bundle, load_bundle
 from node.bundles import cards_of
 from node.config import Config, load_config
 from node.config_routes import Evidence, Route
+from node.errors import ConfigurationError
 from node.yaml_file import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,14 @@ def bundle(route: Route, config: Config) -> Bundle:
 
 def test_the_shipped_conditions_are_the_five_of_the_paper(config: Config) -> None:
     assert [route.condition for route in config.routes] == CONDITIONS
+
+
+def test_a_bundle_that_is_not_there_is_told_with_the_line_that_names_it() -> None:
+    config = load_config(ROOT / "dicom_config", environment={"CRLM_NODE_BUNDLES": "/nowhere"})
+    with pytest.raises(
+        ConfigurationError, match=r"routes\.yaml:\d+: routes\.0\.bundle = 'demo-pre-nact-dwi': /nowhere"
+    ):
+        cards_of(config)
 
 
 def test_no_shipped_peer_takes_demo_results(config: Config) -> None:
