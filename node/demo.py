@@ -58,7 +58,8 @@ class Play:
     condition: str
     dialect: str
     called_ae: str
-    is_without_lesion: bool = False
+    lesions: int = 3
+    """Before chemotherapy; after it the smallest may have gone."""
 
 
 PLAYS = (
@@ -67,7 +68,7 @@ PLAYS = (
     Play("post-NACT DWI", "post-nact-dwi", "philips", "CRLM-POST"),
     Play("post-NACT T2WI", "post-nact-t2wi", "canon", "CRLM-POST"),
     Play("portal-venous CT", "ct-portal-venous", "siemens", "CRLM-NODE"),
-    Play("portal-venous CT, no lesion", "ct-portal-venous", "ge", "CRLM-NODE", is_without_lesion=True),
+    Play("portal-venous CT, no lesion", "ct-portal-venous", "ge", "CRLM-NODE", lesions=0),
 )
 
 
@@ -133,7 +134,7 @@ def _make(play: Play, folder: Path, seed: int) -> tuple[str, list[Path]]:
     from simulator.identity import study_of as identity_of
     from simulator.modality import write_series
 
-    phantom = make_phantom(play.condition, seed, lesion_count=0 if play.is_without_lesion else None)
+    phantom = make_phantom(play.condition, seed, lesion_count=play.lesions)
     files = write_series(phantom, folder, dialect=play.dialect)
     return identity_of(play.condition, seed).study_instance_uid, files
 
