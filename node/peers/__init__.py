@@ -10,7 +10,7 @@ from node.config import DimsePeer, FolderPeer, OrthancPeer
 from node.domain import Receipt, ResultObject
 from node.peers import dimse, folder, orthanc
 from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch
-from node.peers.dimse import accepted_classes, find_study, has_instances, request_commitment
+from node.peers.dimse import accepted_classes, find_study, request_commitment
 
 __all__ = [
     "ECHOES",
@@ -22,7 +22,6 @@ __all__ = [
     "accepted_classes",
     "echo",
     "find_study",
-    "has_instances",
     "request_commitment",
     "send",
     "whereabouts",

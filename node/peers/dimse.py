@@ -216,21 +216,6 @@ def whereabouts(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: 
     return None
 
 
-def has_instances(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) -> dict[str, bool]:
-    """SOP Instance UID → does the peer list it? The fall-back where a peer has no storage commitment.
-
-    Raises as `find_study`, and UnreadableInstance for an object whose file is gone.
-    """
-    with _finder(peer, our_ae_title) as association:
-        return {
-            item.sop_instance_uid: any(
-                found.get("SOPInstanceUID") == item.sop_instance_uid
-                for found in _find(peer, association, _instance_query(item))
-            )
-            for item in objects
-        }
-
-
 def _parcel(item: ResultObject) -> _Parcel:
     try:
         meta = read_file_meta_info(item.path)
@@ -357,16 +342,3 @@ def _find(peer: DimsePeer, association: Association, query: Dataset) -> Iterator
         if not meaning.is_done:
             kind = PeerError if meaning.retry else PeerRefusal
             raise kind(f"{name_of(peer)} answered C-FIND with {status.Status:04X}: {meaning.words}")
-
-
-def _instance_query(item: ResultObject) -> Dataset:
-    try:
-        header = dcmread(item.path, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"], stop_before_pixels=True)
-    except (OSError, InvalidDicomError) as error:
-        raise UnreadableInstance(f"{item.path.name}: no DICOM file that could be asked for") from error
-    query = Dataset()
-    query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID = header.StudyInstanceUID
-    query.SeriesInstanceUID = header.SeriesInstanceUID
-    query.SOPInstanceUID = item.sop_instance_uid
-    return query

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,8 +64,7 @@ def postgres(require_peer: Callable[[str], Path], tmp_path_factory: pytest.TempP
     user = "postgres" if os.getuid() == 0 else None
     if user:
         # pytest's folders are closed to others
-        folder = Path(f"/tmp/crlm-postgres-{os.getpid()}")
-        folder.mkdir(mode=0o700)
+        folder = Path(tempfile.mkdtemp(prefix="crlm-postgres-"))
         shutil.chown(folder, user)
     data = folder / "data"
     with socket.socket() as probe:

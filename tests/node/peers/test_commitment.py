@@ -16,7 +16,7 @@ from pynetdicom import evt
 from node.config import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of
 from node.errors import PeerError, PeerRefusal, UnreadableInstance
-from node.peers import find_study, has_instances, request_commitment, send, whereabouts
+from node.peers import find_study, request_commitment, send, whereabouts
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -206,14 +206,6 @@ def test_a_peer_that_is_configured_so_is_not_asked_where_a_study_is(
     assert whereabouts(peer(free_port, look_up_study=False), results.objects, OURS) is None
     with pytest.raises(PeerError):
         whereabouts(peer(free_port), results.objects, OURS)
-
-
-def test_a_query_tells_which_instances_a_peer_has(results: Any, archive: DimsePeer) -> None:
-    assert send(archive, [results.of("seg")], OURS).is_stored
-    assert has_instances(archive, results.objects, OURS) == {
-        results.of("seg").sop_instance_uid: True,
-        results.of("sr").sop_instance_uid: False,
-    }
 
 
 @pytest.mark.parametrize(("status", "error"), [(0xA700, PeerError), (0xC000, PeerRefusal), (0xA900, PeerRefusal)])
