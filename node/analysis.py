@@ -39,6 +39,7 @@ from node.dicom.volume import SourceVolume, read_volume
 from node.domain import JobOrder, ResultObject, RoleInput
 from node.errors import ConfigurationError, GeometryError, InferenceError, NodeError, ObjectError, UnreadableInstance
 from node.overlay import draw_overlay
+from node.yaml_file import line_of, parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -296,8 +297,9 @@ def require_terms(config: Config) -> None:
     missing = missing_terms(config.terms)
     if missing:
         path = config.folder / "terminology.yaml"
+        line = line_of(parse_yaml(path), ["terms"])
         raise ConfigurationError(
-            f"{path}: terms: {', '.join(missing)} not there; copy the lines from the file that ships"
+            f"{path}:{line}: terms: {', '.join(missing)} not there; copy the lines from the file that ships"
         )
 
 

@@ -251,9 +251,10 @@ def _route_again(settings: Config, period: timedelta, *, as_json: bool) -> None:
     from node.retrial import retry_since
     from node.spool import Spool
 
+    spool = Spool.of_node(settings.spool_path)
     database = Database.open(settings)
     try:
-        found = list(retry_since(settings, Spool.open(settings.spool_path), database, utc_now() - period))
+        found = list(retry_since(settings, spool, database, utc_now() - period))
     finally:
         database.close()
     if as_json:

@@ -67,7 +67,7 @@ class Room:
 @contextmanager
 def _room(config_folder: Path) -> Iterator[Room]:
     config = load_config(config_folder)
-    spool = Spool.open(config.spool_path)
+    spool = Spool.of_node(config.spool_path)
     database = Database.open(config)
     try:
         with JobsClient(config, database) as jobs:

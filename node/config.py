@@ -241,6 +241,10 @@ class PeersFile(Strict):
         return data
 
 
+_TERM_LENGTHS = (16, 16, 64)
+"""Most characters of value and scheme (SH) and of the meaning (LO), PS3.5 6.2."""
+
+
 @dataclass(frozen=True)
 class Term:
     """A coded concept: value, coding scheme designator, meaning (PS3.3 section 8)."""
@@ -332,11 +336,13 @@ def _read_terms(path: Path) -> dict[str, Term]:
             f"{path}:{line_of(raw, ['terms'])}: terms: write lines of `key: [value, scheme, meaning]`"
         )
     for key, item in section.items():
-        if isinstance(item, list) and len(item) == 3 and all(isinstance(part, str) and part for part in item):
-            terms[str(key)] = Term(*item)
-        else:
-            line = line_of(raw, ["terms", key])
-            faults.append(f"{path}:{line}: terms.{key}: write it as [value, scheme, meaning], three quoted texts")
+        place = f"{path}:{line_of(raw, ['terms', key])}: terms.{key}"
+        if not (isinstance(item, list) and len(item) == 3 and all(isinstance(part, str) and part for part in item)):
+            faults.append(f"{place}: write it as [value, scheme, meaning], three quoted texts")
+            continue
+        too_long = [(part, most) for part, most in zip(item, _TERM_LENGTHS, strict=True) if len(part) > most]
+        faults += [f"{place} = {part!r}: {len(part)} characters; DICOM allows {most} here" for part, most in too_long]
+        terms[str(key)] = Term(*item)
     if faults:
         raise ConfigurationError("\n".join(faults))
     return terms

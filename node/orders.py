@@ -259,6 +259,9 @@ class Orders:
             set_generation(rows, again.job_id, wish.generation)
             return None if wish.hold_reason else again.job_id
         if latest.state.is_final:
+            held = next((source.held for source in wish.sources if source.held), None)
+            if held and is_begun(rows, latest.job_id):
+                add_remark(rows, latest.job_id, f"results are at a peer, but {held}")
             return None
         set_generation(rows, latest.job_id, wish.generation)
         if latest.state is not JobState.HELD or objects_of(rows, latest.job_id):

@@ -35,6 +35,7 @@ from node.durable import Bytes, Parts, fsync_folder, make_folder, place, place_n
 from node.errors import ConfigurationError, SpoolFull
 
 LAYOUT = 1
+_IDENTITY_NAME = "spool.json"
 FOLDERS = (
     "incoming",
     "series",
@@ -144,6 +145,20 @@ class Spool:
                 "that the node may write"
             ) from error
         return cls(path, spool_id, parts, min_free_bytes)
+
+    @classmethod
+    def of_node(cls, path: Path) -> Self:
+        """The spool of a node that has run. Raises ConfigurationError where there is none.
+
+        For whoever asks or tells a node something: a relative path, taken from another working folder than the
+        node's, must not pass for a node that has received nothing.
+        """
+        if not (path / _IDENTITY_NAME).exists():
+            raise ConfigurationError(
+                f"spool.path = {path}: no spool is there; run this where the node runs, name the folder by "
+                "CRLM_NODE_SPOOL__PATH, or start the node a first time by `crlm-node serve`"
+            )
+        return cls.open(path)
 
     # --- receiving
 
@@ -380,7 +395,7 @@ class Spool:
 
 def _identity(path: Path, parts: Parts) -> str:
     """The id in spool.json, written by the first of any number of processes."""
-    file = path / "spool.json"
+    file = path / _IDENTITY_NAME
     if not file.exists():
         content: dict[str, Any] = {"spool_id": uuid.uuid4().hex, "layout": LAYOUT}
         part = parts.write([json.dumps(content).encode()])

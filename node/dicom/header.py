@@ -85,6 +85,8 @@ def read_instance(path: Path) -> Dataset:
 def _read(path: Path, *, stop_before_pixels: bool, required: tuple[str, ...]) -> Dataset:
     try:
         with path.open("rb") as file:
+            if not file.peek(1):
+                raise UnreadableInstance(f"{path.name}: the file is empty")
             _refuse_bomb(file)
             dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True)
         _complete(dataset)

@@ -13,6 +13,7 @@ import pytest
 from model.phantom import GEOMETRIES, make_phantom
 from model.training.demo_card import save_untrained_bundle
 from node.config import Config, load_config
+from node.spool import Spool
 from simulator.modality import write_series
 from tests.serving import ROOT, SHIPPED, write_config
 
@@ -117,13 +118,22 @@ def test_segment_leaves_report_findings_and_picture_and_warns_of_demo_weights(
     assert {"sr.dcm", "findings.json", "overlay.png"} <= made
 
 
+def test_jobs_list_where_no_node_ran_says_what_to_do_next(tmp_path: Path) -> None:
+    config = write_config(tmp_path, peers={}, bundles=tmp_path, deliver_to=[])
+    done = crlm_node("jobs", "list", config=config)
+    assert (done.returncode, "start the node a first time by `crlm-node serve`" in done.stderr) == (USAGE, True)
+    assert not config.spool_path.exists()
+
+
 def test_jobs_list_of_a_new_node_says_what_to_do_next(config: Config) -> None:
+    Spool.open(config.spool_path)
     done = crlm_node("jobs", "list", config=config)
     assert done.returncode == DONE
     assert "crlm-node demo" in done.stdout
 
 
 def test_a_job_that_is_not_there_fails_with_a_sentence(config: Config) -> None:
+    Spool.open(config.spool_path)
     done = crlm_node("jobs", "show", "beef", config=config)
     assert (done.returncode, "no job begins with 'beef'" in done.stderr) == (FAILED, True)
 

@@ -150,6 +150,11 @@ def test_terms_of_another_shape_are_told(folder: Folder, content: str) -> None:
     assert re.match(r"terminology\.yaml:\d+: term", folder.fault())
 
 
+def test_a_code_that_is_longer_than_dicom_allows_is_told_with_its_line(folder: Folder) -> None:
+    folder.change("terminology.yaml", '"52988006"', '"5298800600000000000"')
+    assert re.match(r"terminology\.yaml:\d+: terms\.lesion = '5.*': 19 characters; DICOM allows 16", folder.fault())
+
+
 def test_a_condition_that_stands_twice_is_refused(folder: Folder) -> None:
     folder.change("routes.yaml", "condition: pre-nact-t2wi", "condition: pre-nact-dwi")
     assert "the condition 'pre-nact-dwi' stands twice" in folder.fault()

@@ -445,6 +445,25 @@ def test_a_series_that_its_archive_rejects_is_not_analysed(
     assert job.reason in told
 
 
+def test_a_delivered_result_says_so_when_another_image_comes_under_one_of_its_uids(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (job,) = desk.jobs()
+    desk.deliver(job)
+    (key,) = (key for study in desk.spool.studies() for key in desk.spool.series_of(study))
+    # as the receiver keeps what comes a second time
+    again = desk.spool.path / "repeats" / key.marker / f"{dcmread(dwi[-1]).SOPInstanceUID}~0123456789ab.dcm"
+    again.parent.mkdir()
+    other = dcmread(dwi[-1])
+    other.PixelData = bytes(len(other.PixelData))
+    other.save_as(again)
+    desk.spool.mark_dirty(key)
+    desk.decide()
+    (marked,) = desk.jobs()
+    assert (marked.state, marked.job_id) == (JobState.COMMITTED, job.job_id)
+    assert marked.reason.startswith("results are at a peer, but two images under one SOP Instance UID")
+
+
 def test_a_note_that_only_points_at_images_takes_nothing_back(desk: Desk, dwi: list[Path], tmp_path: Path) -> None:
     desk.receive(dwi, "CRLM-PRE")
     desk.decide()

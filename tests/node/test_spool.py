@@ -227,6 +227,16 @@ def test_what_contradicts_is_kept_aside(spool: Spool) -> None:
     assert spool.original_of(spool.aside(key)[0], key) == spool.instances(key)[0]
 
 
+def test_who_asks_in_the_wrong_folder_is_told_and_leaves_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no spool is there; run this where the node runs"):
+        Spool.of_node(tmp_path / "spool")
+    assert not (tmp_path / "spool").exists()
+
+
+def test_who_asks_where_the_node_ran_gets_its_spool(spool: Spool) -> None:
+    assert Spool.of_node(spool.path).spool_id == spool.spool_id
+
+
 # --- quarantine
 
 

@@ -63,6 +63,12 @@ def test_class_and_instance_named_only_in_the_meta_are_taken_from_there(tmp_path
     assert (read_header(path).SOPClassUID, read_header(path).SOPInstanceUID) == (CTImageStorage, "1.9")
 
 
+def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "slice.dcm").touch()
+    with pytest.raises(UnreadableInstance, match=r"slice\.dcm: the file is empty"):
+        read_header(tmp_path / "slice.dcm")
+
+
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
 def test_what_lacks_its_identity_is_refused_by_file_name_and_reason(tmp_path: Path, keyword: str) -> None:
     dataset = minimal()
