@@ -60,6 +60,8 @@ def _misfits(route: Route, card: Card) -> list[str]:
         faults.append(
             f"finding {route.finding} needs a bundle for clinical use, its card says {card.intended_use}; write lesion"
         )
+    if len(route.needs) > 1:
+        faults.append(f"it reads one image, the route has the roles {', '.join(route.needs)}; keep one of them")
     for role, evidence in route.needs.items():
         faults += [f"needs.{role}: {fault}" for fault in _input_misfits(evidence, card)]
     return faults

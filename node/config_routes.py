@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from node.config_types import AeTitle, Name, Pattern, Range, Strict
+from node.config_types import AeTitle, Name, Pattern, Range, Seconds, Strict
 
 
 class Evidence(Strict):
@@ -47,6 +47,8 @@ class Route(Strict):
     """Key of terminology.yaml. All but `lesion` claim what only a bundle for clinical use may claim."""
     outputs: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
     deliver_to: tuple[Name, ...] = ()
+    patience_s: Seconds = 900.0
+    """A route with several roles waits so long after a study's last image for those that are missing."""
     all: bool = False
     """Analyse every fitting series of a study, not only the best one."""
 
@@ -59,8 +61,8 @@ class Route(Strict):
 
     @property
     def revision(self) -> str:
-        """Digest of the block's content: part of a job's identity. Delivery is not part of it: it changes no result."""
-        content = self.model_dump(mode="json", exclude={"deliver_to", "title"})
+        """Digest of the block's content: part of a job's identity. What changes no result is not part of it."""
+        content = self.model_dump(mode="json", exclude={"deliver_to", "title", "patience_s"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -31,6 +31,7 @@ class Study:
     operator_time_point: TimePoint | None
     first_instance_at: str
     last_instance_at: str
+    look_again_at: str | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,16 @@ def set_operator_time_point(rows: Rows, study_uid: str, time_point: TimePoint | 
     """An operator's word, which goes before all other evidence."""
     value = time_point.value if time_point else None
     rows.execute(update(studies).where(studies.c.study_uid == study_uid).values(operator_time_point=value))
+
+
+def set_look_again(rows: Rows, study_uid: str, at: str | None) -> None:
+    """When the study is to be decided again though nothing came; None where it is not."""
+    rows.execute(update(studies).where(studies.c.study_uid == study_uid).values(look_again_at=at))
+
+
+def studies_to_look_at(rows: Rows, now: str) -> list[Study]:
+    """Studies whose moment to be decided again has come."""
+    return [_study(row) for row in rows.execute(select(studies).where(studies.c.look_again_at <= now))]
 
 
 def record_series(

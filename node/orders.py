@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from node import logs
 from node.assembly import SeriesReady, StudyReady, generation_of
 from node.bundles import BundleCard
 from node.config import Config
-from node.database import Database, Rows, iso, utc_now
+from node.database import Database, Rows, iso, moment_of, utc_now
 from node.database_jobs import (
     Job,
     add_job,
@@ -33,12 +33,15 @@ from node.database_jobs import (
     set_generation,
 )
 from node.database_studies import (
+    Study,
     known_markers,
     list_therapies,
     patient_key,
     record_series,
     record_study,
     series_of_study,
+    set_look_again,
+    studies_to_look_at,
     study_of,
 )
 from node.delivery_records import cancel_job, is_begun, supersede
@@ -47,7 +50,7 @@ from node.domain import Decision, JobOrder, JobState, SeriesKey, TimePointFindin
 from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
 from node.evidence_study import rejections, volumes_of
 from node.inputs import role_input
-from node.routing import Pick, StudyDecision, as_json, decide
+from node.routing import Pick, StudyDecision, as_json, decide, given_up
 from node.routing_criteria import SEVERITY
 from node.spool import Spool
 from node.timepoint import Therapy, time_point_of
@@ -89,14 +92,17 @@ class Orders:
         keywords = [rule.keyword for rule in self._config.node.time_point.tag_rules]
         evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
         with self._database.begin() as rows:
-            header = self._record_study(rows, ready, series, evidence)
+            header, study = self._record_study(rows, ready, series, evidence)
             finding = known_time_point(rows, header, self._config)
         headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
-        decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding)
+        last = moment_of(study.last_instance_at)
+        lapsed = given_up(self._config.routes, (utc_now() - last).total_seconds())
+        decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding, given_up=lapsed)
         # files are hashed here, while no transaction keeps other writers waiting
         offers = [self._offer(header, series, pick) for pick in decision.picks]
         with self._database.begin() as rows:
             self._record_series(rows, header, series, evidence, decision)
+            set_look_again(rows, header.study_uid, _end_of_patience(decision, last))
             confirmed = {
                 row.series_uid: row.confirmed_condition
                 for row in series_of_study(rows, header.study_uid)
@@ -105,6 +111,18 @@ class Orders:
             wanted = [replace(offer, hold_reason=_hold_reason(offer, confirmed)) for offer in offers]
             taken_back = self._take_back(rows, header.study_uid, rejections(headers.values()))
             return self._settle(rows, header.study_uid, wanted, taken_back)
+
+    def remind(self) -> int:
+        """Have studies looked at again whose routes have waited long enough for other roles; returns how many."""
+        with self._database.read() as rows:
+            due = studies_to_look_at(rows, iso(utc_now()))
+        for study in due:
+            for key in self._spool.series_of(study.spool_key):
+                self._spool.mark_dirty(key)
+            # after the markers: a crash in between marks twice, and forgets nothing
+            with self._database.begin() as rows:
+                set_look_again(rows, study.study_uid, None)
+        return len(due)
 
     def reconcile(self) -> int:
         """At start: have every series looked at that the database does not know; returns how many.
@@ -134,7 +152,7 @@ class Orders:
         ready: StudyReady,
         series: Mapping[SeriesKey, SeriesReady],
         evidence: Mapping[SeriesKey, SeriesEvidence],
-    ) -> StudyHeader:
+    ) -> tuple[StudyHeader, Study]:
         newest, oldest = _newest_and_oldest(series.values())
         dataset = next(item.headers[newest] for item in series.values() if newest in item.headers)
         header = replace(
@@ -148,7 +166,7 @@ class Orders:
             header.issuer or self._config.node.site.patient_id_issuer,
             text(dataset, "PatientName"),
         )
-        record_study(
+        study = record_study(
             rows,
             header.study_uid,
             spool_key=ready.study_key,
@@ -159,7 +177,7 @@ class Orders:
             first_instance_at=_modified(oldest),
             last_instance_at=_modified(newest),
         )
-        return header
+        return header, study
 
     # --- what follows
 
@@ -354,6 +372,12 @@ def known_time_point(rows: Rows, header: StudyHeader, config: Config) -> TimePoi
         settings=config.node.time_point,
         site_issuer=config.node.site.patient_id_issuer,
     )
+
+
+def _end_of_patience(decision: StudyDecision, last: datetime) -> str | None:
+    """When the first of the routes that wait for other roles gives up."""
+    patience_s = min((wait.route.patience_s for wait in decision.waits), default=None)
+    return None if patience_s is None else iso(last + timedelta(seconds=patience_s))
 
 
 def _hold_reason(offer: Wanted, confirmed: Mapping[str, str | None]) -> str | None:

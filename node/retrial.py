@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from node.config import Config
-from node.database import Database, Rows, iso
+from node.database import Database, Rows, iso, moment_of, utc_now
 from node.database_studies import SeriesRow, Study, series_of_study, studies_since
 from node.dicom.header import read_header
 from node.domain import SeriesKey
@@ -21,7 +21,7 @@ from node.errors import UnreadableInstance
 from node.evidence import read_series
 from node.evidence_study import volumes_of
 from node.orders import SeriesTold, known_time_point, told_of_series
-from node.routing import as_json, decide
+from node.routing import as_json, decide, given_up
 from node.spool import Spool
 
 
@@ -62,7 +62,9 @@ def _retry(rows: Rows, study: Study, config: Config, spool: Spool) -> Iterator[R
     )
     finding = known_time_point(rows, header, config)
     everything = {path: dataset for found in headers.values() for path, dataset in found.items()}
-    explained = as_json(decide(volumes_of(list(evidence.values()), everything), config.routes, finding))
+    lapsed = given_up(config.routes, (utc_now() - moment_of(study.last_instance_at)).total_seconds())
+    volumes = volumes_of(list(evidence.values()), everything)
+    explained = as_json(decide(volumes, config.routes, finding, given_up=lapsed))
     for row in known:
         after = told_of_series(explained, row.series_uid) if row.marker in evidence else None
         yield Retrial(study.study_uid, row.series_uid, _before(row), after)

@@ -8,7 +8,7 @@ outside: unknown, it holds what depends on it and is never guessed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,11 +49,20 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """A route that a study fills in part: the roles that are missing, and how long they are waited for."""
+
+    route: Route
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StudyDecision:
     """A decision per volume, in the order given, and the analyses that follow from them."""
 
     volumes: tuple[VolumeDecision, ...]
     picks: tuple[Pick, ...]
+    waits: tuple[Wait, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,39 @@ class Fit:
         return self.route.needs[self.role]
 
 
-def decide(study: Sequence[VolumeFacts], routes: Sequence[Route], time_point: TimePointFinding) -> StudyDecision:
-    """The decision on all volumes of one study, whatever their order."""
-    volumes = _with_order_votes(study)
+def decide(
+    study: Sequence[VolumeFacts],
+    routes: Sequence[Route],
+    time_point: TimePointFinding,
+    *,
+    given_up: Collection[str] = (),
+) -> StudyDecision:
+    """The decision on all volumes of one study, whatever their order.
+
+    `given_up`: conditions whose patience is over. Where such a route has only some of its roles, its volumes go to
+    the next route that they fit.
+    """
+    return _decide(_with_order_votes(study), tuple(routes), time_point, frozenset(given_up))
+
+
+def given_up(routes: Sequence[Route], quiet_s: float) -> frozenset[str]:
+    """Conditions that wait no longer for their other roles, so long after the study's last image."""
+    return frozenset(route.condition for route in routes if quiet_s >= route.patience_s)
+
+
+def _decide(
+    volumes: Sequence[VolumeFacts], routes: tuple[Route, ...], time_point: TimePointFinding, given_up: frozenset[str]
+) -> StudyDecision:
     claims = [_claims(volume, routes, time_point.time_point) for volume in volumes]
     chosen = _choose([fit for fits in claims for fit in fits])
+    waits = _waits(routes, chosen)
+    over = next((wait for wait in waits if wait.route.condition in given_up), None)
+    if over is not None:
+        others = tuple(route for route in routes if route is not over.route)
+        claimed = {
+            volume for volume, fits in zip(volumes, claims, strict=True) if any(f.route is over.route for f in fits)
+        }
+        return _told_of(over, claimed, _decide(volumes, others, time_point, given_up))
     picks = _picks(chosen, routes, time_point)
     decisions = []
     for volume, fits in zip(volumes, claims, strict=True):
@@ -83,7 +120,24 @@ def decide(study: Sequence[VolumeFacts], routes: Sequence[Route], time_point: Ti
             _of_loser(volume, fits[0], chosen, time_point) if fits else _of_refused(volume, routes, time_point)
         )
         decisions.append(replace(decision, b_pick_s_mm2=_b_pick(volume, routes)))
-    return StudyDecision(tuple(decisions), picks)
+    return StudyDecision(tuple(decisions), picks, waits)
+
+
+def _waits(routes: Sequence[Route], chosen: Mapping[tuple[str, str], tuple[Fit, ...]]) -> tuple[Wait, ...]:
+    waits = [
+        Wait(route, tuple(role for role in route.needs if (route.condition, role) not in chosen)) for route in routes
+    ]
+    return tuple(wait for wait in waits if 0 < len(wait.missing) < len(wait.route.needs))
+
+
+def _told_of(over: Wait, claimed: Collection[VolumeFacts], decision: StudyDecision) -> StudyDecision:
+    """The decision without a route that waited in vain, with that said of each volume it would have taken."""
+    what = f"{over.route.condition} waited {over.route.patience_s:g} s in vain for {', '.join(over.missing)}"
+    reason = Reason(False, what, "routes.yaml")
+    volumes = tuple(
+        replace(item, reasons=(*item.reasons, reason)) if item.volume in claimed else item for item in decision.volumes
+    )
+    return replace(decision, volumes=volumes)
 
 
 def _with_order_votes(study: Sequence[VolumeFacts]) -> list[VolumeFacts]:
@@ -198,8 +252,9 @@ def _of_loser(
     winner = chosen[lost.route.condition, lost.role][0]
     refused = _refused(volume, finding)
     if winner.volume == volume:
-        others = ", ".join(role for role in lost.route.needs if role != lost.role)
-        waits = Reason(False, f"{lost.route.condition} waits for its other roles: {others}", "routes.yaml")
+        others = ", ".join(role for role in lost.route.needs if (lost.route.condition, role) not in chosen)
+        patience = f"for up to {lost.route.patience_s:g} s after the last image"
+        waits = Reason(False, f"{lost.route.condition} waits for its other roles, {patience}: {others}", "routes.yaml")
         return replace(refused, reasons=(waits, *lost.reasons))
     why = why_better(winner.volume, winner.decision, volume, lost.decision, lost.need)
     is_same = winner.volume.series_uid == volume.series_uid

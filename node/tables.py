@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest revision of node/migrations: the schema that this code reads and writes."""
 
 metadata = MetaData(
@@ -54,6 +54,8 @@ studies = Table(
     Column("operator_time_point", String),
     Column("first_instance_at", String, nullable=False),
     Column("last_instance_at", String, nullable=False),
+    # when a decision must be made again though nothing came: a route's patience for its other roles ends
+    Column("look_again_at", String, index=True),
 )
 
 series = Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def test_a_bundle_that_is_not_there_is_told_with_the_line_that_names_it() -> Non
         ConfigurationError, match=r"routes\.yaml:\d+: routes\.0\.bundle = 'demo-pre-nact-dwi': /nowhere"
     ):
         cards_of(config)
+
+
+def test_a_route_with_more_roles_than_its_bundle_reads_is_told(config: Config) -> None:
+    route = config.routes[0]
+    pair = route.model_copy(update={"needs": {"dwi": route.needs["image"], "again": route.needs["image"]}})
+    with pytest.raises(ConfigurationError, match="it reads one image, the route has the roles dwi, again"):
+        cards_of(replace(config, routes=(pair,)))
 
 
 def test_no_shipped_peer_takes_demo_results(config: Config) -> None:

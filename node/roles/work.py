@@ -100,6 +100,7 @@ def _go_round(config: Config, spool: Spool, assembler: Assembler, orders: Orders
             _decide(ready, assembler, orders, jobs, failures)
         if time.monotonic() - told_at_s >= _WAITING_EVERY_S:
             told_at_s = time.monotonic()
+            orders.remind()
             waiting: list[dict[str, object]] = [
                 {
                     "study": item.key.study,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from model.training.demo_card import draft_card
 from node.assembly import Assembler
 from node.bundles import BundleCard
 from node.config import AssemblySettings, Config
-from node.database import Database, utc_now
+from node.database import Database, iso, moment_of, utc_now
 from node.database_deliveries import DeliveryState, add_delivery, add_receipt
 from node.database_jobs import Job, events_of, list_jobs, record_state
 from node.database_studies import SeriesRow, list_studies, list_therapies, series_of_study
@@ -30,9 +31,9 @@ from node.operator import OperatorError, confirm_job, enter_therapies, retry_job
 from node.orders import REPLACED, Orders
 from node.retrial import retry_since
 from node.spool import Spool, folder_name
-from node.tables import job_events, jobs, series
+from node.tables import job_events, jobs, series, studies
 from node.timepoint import Therapy
-from simulator.modality import write_series
+from simulator.modality import study_of, write_series
 from tests.serving import write_config
 
 SMALL = GEOMETRIES["pre-nact-dwi"].resampled(32, 32)
@@ -486,3 +487,83 @@ def test_a_delivered_result_whose_images_are_rejected_says_so(desk: Desk, dwi: l
     assert marked.reason.startswith("results are at a peer, but a key object note rejects it")
     with desk.database.read() as rows:
         assert [event.reason for event in events_of(rows, job.job_id)].count(marked.reason) == 1
+
+
+# --- a route with several roles
+
+
+@pytest.fixture(scope="module")
+def t2(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A T2-weighted series of the same study."""
+    geometry = GEOMETRIES["pre-nact-t2wi"].resampled(32, 32)
+    phantom = make_phantom("pre-nact-t2wi", 910100, geometry=geometry)
+    study = study_of("pre-nact-dwi", 910100)
+    return write_series(phantom, tmp_path_factory.mktemp("t2"), study=study, series_number=9)
+
+
+@pytest.fixture
+def pair_desk(desk: Desk) -> Desk:
+    """Its first route wants DWI and T2WI of one study, the next T2WI alone."""
+    dwi_route, t2_route = (desk.config.route(name) for name in ("pre-nact-dwi", "pre-nact-t2wi"))
+    assert dwi_route is not None
+    assert t2_route is not None
+    needs = {"dwi": dwi_route.needs["image"], "t2": t2_route.needs["image"]}
+    both = dwi_route.model_copy(update={"condition": "pair", "needs": needs})
+    config = dataclasses.replace(desk.config, routes=(both, t2_route))
+    orders = Orders(config, desk.spool, desk.database, _cards(desk.config))
+    return dataclasses.replace(desk, config=config, orders=orders)
+
+
+def make_older(desk: Desk, seconds: float) -> None:
+    """As if the study had come so much earlier."""
+    for path in desk.spool.path.glob("series/*/*/*.dcm"):
+        at = path.stat().st_mtime - seconds
+        os.utime(path, (at, at))
+    with desk.database.begin() as rows:
+        for study in list_studies(rows):
+            moments = {"last_instance_at": study.last_instance_at, "look_again_at": study.look_again_at}
+            earlier = {
+                name: iso(moment_of(at) - timedelta(seconds=seconds)) for name, at in moments.items() if at is not None
+            }
+            rows.execute(studies.update().where(studies.c.study_uid == study.study_uid).values(**earlier))
+
+
+def test_half_a_pair_is_waited_for_and_then_taken_together(pair_desk: Desk, dwi: list[Path], t2: list[Path]) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    assert pair_desk.decide() == []
+    assert pair_desk.orders.remind() == 0
+    pair_desk.receive(dwi, "CRLM-PRE")
+    assert len(pair_desk.decide()) == 1
+    (job,) = pair_desk.jobs()
+    assert (job.condition, set(job.order.inputs)) == ("pair", {"dwi", "t2"})
+
+
+def test_patience_over_the_half_goes_to_the_route_that_wants_no_more(pair_desk: Desk, t2: list[Path]) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    pair_desk.decide()
+    make_older(pair_desk, 901)
+    assert pair_desk.orders.remind() == 1
+    assert len(pair_desk.decide()) == 1
+    assert [(job.condition, job.state) for job in pair_desk.jobs()] == [("pre-nact-t2wi", JobState.QUEUED)]
+    assert pair_desk.orders.remind() == 0
+
+
+def test_the_other_half_that_comes_late_replaces_what_was_ordered_without_it(
+    pair_desk: Desk, dwi: list[Path], t2: list[Path]
+) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    make_older(pair_desk, 901)
+    pair_desk.decide()
+    pair_desk.receive(dwi, "CRLM-PRE")
+    pair_desk.decide()
+    states = {job.condition: job.state for job in pair_desk.jobs()}
+    assert states == {"pre-nact-t2wi": JobState.SUPERSEDED, "pair": JobState.QUEUED}
+
+
+def test_the_past_is_tried_with_patience_over(pair_desk: Desk, t2: list[Path]) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    pair_desk.decide()
+    make_older(pair_desk, 901)
+    (told,) = retry_since(pair_desk.config, pair_desk.spool, pair_desk.database, utc_now() - timedelta(days=1))
+    assert told.after is not None
+    assert (told.before.decision, told.after.decision) == ("refuse", "accept")

@@ -11,7 +11,7 @@ import pytest
 
 from node.config_routes import Evidence, Route
 from node.domain import Decision, TimePoint, TimePointFinding
-from node.routing import as_json, decide
+from node.routing import as_json, decide, given_up
 
 ACCEPT, CONFIRM, REFUSE = Decision.ACCEPT, Decision.CONFIRM, Decision.REFUSE
 
@@ -335,7 +335,32 @@ def test_a_pair_is_one_pick_of_two_volumes(bench: Any, routes: tuple[Route, ...]
 def test_half_a_pair_waits_and_says_for_what(bench: Any, routes: tuple[Route, ...]) -> None:
     decision = decide(bench.facts(bench.mr()), pair(routes), TimePointFinding(TimePoint.PRE, "operator"))
     assert decision.picks == ()
-    assert "waits for its other roles: dwi" in against(decision.volumes[0])
+    assert "waits for its other roles, for up to 900 s after the last image: dwi" in against(decision.volumes[0])
+    assert [(wait.route.condition, wait.missing) for wait in decision.waits] == [("pair", ("dwi",))]
+
+
+def test_half_a_pair_that_waited_long_enough_goes_to_the_next_route(bench: Any, routes: tuple[Route, ...]) -> None:
+    offered = (*pair(routes), *routes)
+    told = TimePointFinding(TimePoint.PRE, "operator")
+    decision = decide(bench.facts(bench.mr()), offered, told, given_up=given_up(offered, quiet_s=900))
+    assert [pick.condition for pick in decision.picks] == ["pre-nact-t2wi"]
+    assert decision.volumes[0].decision is ACCEPT
+    assert "pair waited 900 s in vain for dwi" in against(decision.volumes[0])
+    assert decision.waits == ()
+
+
+def test_half_a_pair_with_no_other_route_says_what_it_waited_for(bench: Any, routes: tuple[Route, ...]) -> None:
+    told = TimePointFinding(TimePoint.PRE, "operator")
+    decision = decide(bench.facts(bench.mr()), pair(routes), told, given_up={"pair"})
+    assert decision.picks == ()
+    assert "pair waited 900 s in vain for dwi" in against(decision.volumes[0])
+
+
+def test_patience_says_nothing_of_a_route_with_all_its_roles(bench: Any, routes: tuple[Route, ...]) -> None:
+    t2 = bench.again(bench.mr(), SeriesInstanceUID="1.2.3.5")
+    volumes = [*bench.facts(bench.dwi((50, 1000))), *bench.facts(t2)]
+    told = TimePointFinding(TimePoint.PRE, "operator")
+    assert decide(volumes, pair(routes), told, given_up={"pair"}) == decide(volumes, pair(routes), told)
 
 
 # --- the explanation
