@@ -7,7 +7,7 @@ JSON lines, one request a line on stdin, one answer a line on stdout, in order:
     {"id": 2, "warm": [FOLDER, …]}                             load engines ahead of the first study
 
     {"id": 1, "ok": true, "seconds": {"load": 0.0, "read": …, "prepare": …, "forward": …, "restore": …, "write": …}}
-    {"id": 1, "ok": false, "kind": "out-of-memory" | "bad-volume" | "bundle" | "internal", "reason": "…"}
+    {"id": 1, "ok": false, "kind": "out-of-memory" | "bad-volume" | "exchange" | "bundle" | "internal", "reason": "…"}
 
 The first line is {"ready": true, "device": "cpu"}. End of input ends the process. Logs go to stderr.
 """
@@ -92,8 +92,10 @@ def kind_of(error: BaseException) -> str:
     """What the parent must know to decide: try again, hold the study, or call the administrator."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return "out-of-memory"
-    if isinstance(error, VolumeProblem | ExchangeProblem):
+    if isinstance(error, VolumeProblem):
         return "bad-volume"
+    if isinstance(error, ExchangeProblem):
+        return "exchange"
     return "bundle" if isinstance(error, BundleProblem) else "internal"
 
 

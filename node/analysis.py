@@ -1,7 +1,8 @@
 """Segment an order, then encode it: a folder in, files in that folder out. No queue, no network, no database row.
 
 Expected outcomes are returned, never raised: a job that is replayed after a crash must take the same branch
-(architecture: durable steps). `kind of outcome` is `done`, or `failed` with the reason that a person reads.
+(architecture: durable steps). The outcome is `done`, `refused` where these images cannot be analysed, or `failed`,
+with the reason that a person reads.
 """
 
 from __future__ import annotations
@@ -29,15 +30,23 @@ from node.bundles import BundleCard
 from node.config import Config
 from node.config_routes import Route
 from node.dicom import objects
-from node.dicom.check import check_objects
+from node.dicom.check import check_objects, check_refusal
 from node.dicom.context import BundleFacts, EncodeContext, Equipment, Predecessor, Tracking
 from node.dicom.seg import encode_seg
-from node.dicom.sr import encode_sr
+from node.dicom.sr import encode_refusal_sr, encode_sr
 from node.dicom.terms import missing_terms
 from node.dicom.uids import mint_tracking_uid
 from node.dicom.volume import SourceVolume, read_volume
 from node.domain import JobOrder, ResultObject, RoleInput
-from node.errors import ConfigurationError, GeometryError, InferenceError, NodeError, ObjectError, UnreadableInstance
+from node.errors import (
+    ConfigurationError,
+    GeometryError,
+    InferenceError,
+    NodeError,
+    ObjectError,
+    UnreadableInstance,
+    VolumeRefusal,
+)
 from node.overlay import draw_overlay
 from node.yaml_file import line_of, parse_yaml
 
@@ -173,6 +182,11 @@ class Analysis:
         with self._turn:
             return _outcome(lambda: self._encode(order, folder))
 
+    def refuse(self, order: JobOrder, folder: Path, reason: str) -> dict[str, Any]:
+        """A report that the images were not analysed and why, read back and checked; returned as by `encode`."""
+        with self._turn:
+            return _outcome(lambda: self._refuse(order, folder, reason))
+
     def _segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         card = self._card(order)
@@ -227,6 +241,15 @@ class Analysis:
             "objects": [{**asdict(item), "path": str(item.path)} for item in made.values()],
             "summary": summarise(findings),
         }
+
+    def _refuse(self, order: JobOrder, folder: Path, reason: str) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        instances = [instance for given in order.inputs.values() for instance in given.instances]
+        # it is nobody's successor: a report that says nothing must not take the place of one that says something
+        context = self._context(order, self._route(order), None)
+        made = encode_refusal_sr(context, instances, reason, folder / "refusal.dcm")
+        check_refusal(made.path, context, instances)
+        return {"objects": [{**asdict(made), "path": str(made.path)}], "summary": {"not_analysed": reason}}
 
     def _card(self, order: JobOrder) -> BundleCard:
         card = self._cards.get(order.bundle)
@@ -434,8 +457,8 @@ def _outcome(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A step's result or its failure as a value. What is not foreseen here is a fault of ours and stays an error."""
     try:
         return {"status": "done", "retry": False, "reason": "", **step()}
-    except (GeometryError, UnreadableInstance) as error:
-        return {"status": "failed", "retry": False, "reason": f"not analysed: {error}"}
+    except (GeometryError, UnreadableInstance, VolumeRefusal) as error:
+        return {"status": "refused", "retry": False, "reason": str(error)}
     except InferenceError as error:
         return {"status": "failed", "retry": error.retry, "reason": str(error)}
     except ExchangeProblem as error:

@@ -121,7 +121,7 @@ def list_all(
                         f"{job.job_id[:8]}-{job.run}",
                         plain(job.condition),
                         coloured(job.state.value),
-                        str(job.summary.get("lesion_count", "")),
+                        _lesions(job),
                         _ago(job.updated_at),
                         plain(job.reason),
                     )
@@ -287,6 +287,10 @@ def _day(moment: datetime | None) -> date | None:
 def _waiting(spool: Spool) -> list[dict[str, Any]]:
     path = spool.path / "waiting.json"
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def _lesions(job: Job) -> str:
+    return "not analysed" if "not_analysed" in job.summary else str(job.summary.get("lesion_count", ""))
 
 
 def _job_json(job: Job) -> dict[str, Any]:

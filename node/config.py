@@ -156,7 +156,8 @@ class NodeSettings(Strict):
 class ResultProfile(Strict):
     """Which result objects a peer gets, and which it must be able to store before anything is sent."""
 
-    objects: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
+    objects: tuple[Literal["seg", "sr", "refusal"], ...] = ("seg", "sr")
+    """`refusal` is a report that a series could not be analysed, and why. It comes alone."""
     required: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
 
     @model_validator(mode="after")

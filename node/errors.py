@@ -44,6 +44,12 @@ class InferenceError(NodeError):
     retry = True
 
 
+class VolumeRefusal(InferenceError):
+    """The network looked at the images and cannot analyse them: the same images would be refused again."""
+
+    retry = False
+
+
 class TherapyFileError(NodeError):
     """A file of therapies is not as expected; the message names line, column and fix."""
 

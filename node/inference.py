@@ -17,18 +17,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from node.errors import InferenceError
+from node.errors import InferenceError, VolumeRefusal
 
 log = logging.getLogger(__name__)
 
-# kinds of the child's own answers that the same input would only repeat
-_FINAL_KINDS = frozenset({"bad-volume", "bundle"})
-
 
 class InferenceRefusal(InferenceError):
-    """The engine looked at the input and cannot answer: asking again would not help."""
+    """The engine cannot use the bundle: asking again would not help."""
 
     retry = False
+
+
+# kinds of the child's own answers that the same input would only repeat
+_REFUSALS: dict[str, type[InferenceError]] = {"bad-volume": VolumeRefusal, "bundle": InferenceRefusal}
 
 
 class EngineProcess:
@@ -66,7 +67,7 @@ class EngineProcess:
         """Run the bundle's network on the volume file; the probability lies at `out` when this returns.
 
         Returns the seconds per step. Raises InferenceError (worth a retry: lost child, time-out, memory) or
-        InferenceRefusal (the volume or the bundle cannot be used).
+        VolumeRefusal or InferenceRefusal (the volume or the bundle cannot be used).
         """
         answer = self._ask({"bundle": str(bundle), "volume": str(volume), "out": str(out)})
         return {str(step): float(seconds) for step, seconds in answer.get("seconds", {}).items()}
@@ -85,8 +86,8 @@ class EngineProcess:
         if answer.get("ok"):
             return answer
         kind = str(answer.get("kind", "internal"))
-        error = InferenceRefusal if kind in _FINAL_KINDS else InferenceError
-        raise error(f"{kind}: {answer.get('reason', 'no reason given')}")
+        reason = str(answer.get("reason", "no reason given"))
+        raise _REFUSALS.get(kind, InferenceError)(reason if kind == "bad-volume" else f"{kind}: {reason}")
 
     def _send(self, request: dict[str, Any]) -> None:
         stdin = self._running().stdin

@@ -57,6 +57,7 @@ class Jobs:
         *,
         segment: Callable[[JobOrder, Path], Mapping[str, Any]],
         encode: Callable[[JobOrder, Path], Mapping[str, Any]],
+        refuse: Callable[[JobOrder, Path, str], Mapping[str, Any]],
         deliver: Callable[[str, Sequence[ResultObject]], Receipt],
         request_commitment: Callable[[str, Sequence[ResultObject], str], CommitmentAnswer],
         is_current: Callable[[JobOrder], bool],
@@ -74,7 +75,7 @@ class Jobs:
         name = executor_id(spool.spool_id, executor_index)
         lease = ExecutorLease.take(name, config.spool_path, database.engine)
         try:
-            work = Work(segment, encode, deliver, request_commitment, is_current, whereabouts)
+            work = Work(segment, encode, refuse, deliver, request_commitment, is_current, whereabouts)
             steps = Steps(config, database, spool, work, wake=lambda: sweep.wake())
             sweep = Sweep(steps, lease, pace)
             _launch(config, name, spool.spool_id, steps, pace)
@@ -143,9 +144,15 @@ _underway = _Underway()
 
 @DBOS.workflow(name=ANALYSE, max_recovery_attempts=MAX_RECOVERIES)
 def analyse(job_id: str) -> str:
-    """segment → encode → open the deliveries."""
+    """segment → encode → open the deliveries; a report of refusal takes the place of results where there are none."""
     for name in ("segment", "encode", "plan"):
         outcome = _insist(name, job_id)
+        if outcome["status"] == "refused":
+            outcome = _step("refuse", job_id, outcome["reason"])
+            if outcome["status"] == "done":
+                outcome = _insist("plan", job_id)
+            if outcome["status"] == "done":
+                return "refused"
         if outcome["status"] != "done":
             _step("end", job_id, outcome)
             return outcome["status"]

@@ -38,12 +38,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Status = Literal["done", "held", "failed", "superseded", "ended"]
+Status = Literal["done", "refused", "held", "failed", "superseded", "ended"]
 CHANGED = "the series changed before anything was sent"
 
 
 class Outcome(TypedDict):
-    """What came of a step. `ended`: the job was ended by somebody else, there is nothing left to do."""
+    """What came of a step.
+
+    `refused`: these images cannot be analysed. `ended`: the job was ended by somebody else, there is nothing left
+    to do.
+    """
 
     status: Status
     retry: bool
@@ -54,15 +58,17 @@ class Outcome(TypedDict):
 class Work:
     """What is done, by others: given by the composition root.
 
-    `segment` and `encode` get the order and the job's folder and return a mapping with `status` (done, held,
+    `segment` and `encode` get the order and the job's folder and return a mapping with `status` (done, refused, held,
     failed or superseded), `retry` and `reason`; `encode` adds `objects` (kind, sop_class_uid, sop_instance_uid,
-    path, sha256; in sending order) and `summary`. `deliver` gets a peer's name and objects,
+    path, sha256; in sending order) and `summary`. `refuse` does as `encode` where `segment` said refused, and gets
+    the reason too. `deliver` gets a peer's name and objects,
     `request_commitment` also the transaction UID. `is_current` says whether the series of an order are still
     what they were when it was made, `whereabouts` why a peer's study is no place for its results any more.
     """
 
     segment: Callable[[JobOrder, Path], Mapping[str, Any]]
     encode: Callable[[JobOrder, Path], Mapping[str, Any]]
+    refuse: Callable[[JobOrder, Path, str], Mapping[str, Any]]
     deliver: Callable[[str, Sequence[ResultObject]], Receipt]
     request_commitment: Callable[[str, Sequence[ResultObject], str], CommitmentAnswer]
     is_current: Callable[[JobOrder], bool]
@@ -100,7 +106,27 @@ class Steps:
         with self.database.read() as rows:
             if objects_of(rows, job_id):
                 return _outcome("done")
-        answer = self._call(self.work.encode, job)
+        return self._record(job_id, self._call(self.work.encode, job))
+
+    def refuse(self, job_id: str, reason: str) -> Outcome:
+        """Have a report written that the images were not analysed, if any destination wants to hear of it."""
+        told = f"not analysed: {reason}"
+        with self.database.read() as rows:
+            job = job_of(rows, job_id)
+            is_written = bool(objects_of(rows, job_id))
+        peers = (self.config.peers.get(name) for name in job.order.deliver_to)
+        if not any(peer and "refusal" in peer.results.objects for peer in peers):
+            return _outcome("failed", told)
+        if is_written:
+            return _outcome("done")
+        if self._begin(job_id, JobState.ENCODING) is None:
+            return _outcome("ended")
+        outcome = self._record(job_id, self._call(lambda order, folder: self.work.refuse(order, folder, reason), job))
+        # who cannot be told so much as that still has the reason in the list of jobs
+        return outcome if outcome["status"] == "done" else _outcome("failed", f"{told} ({outcome['reason']})")
+
+    def _record(self, job_id: str, answer: Mapping[str, Any]) -> Outcome:
+        """Keep the objects of an answer: from here on they are sent as they are."""
         if answer["status"] == "done":
             objects = [ResultObject(**{**item, "path": Path(item["path"])}) for item in answer["objects"]]
             # known as ours before anybody else can have them: an archive may route them back at once

@@ -21,8 +21,9 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 from model.findings import Finding, lesion_boxes
 from model.volume import Float64, Mask
 from node.dicom.context import DEMO_WORDS, EncodeContext, Kind, Tracking
-from node.dicom.header import PARSE_FAULTS, text, value
+from node.dicom.header import PARSE_FAULTS, read_header, text, value
 from node.dicom.volume import SourceVolume
+from node.domain import InstanceRef
 from node.errors import ObjectError
 
 POSITION_TOLERANCE_MM = 1e-3
@@ -81,14 +82,29 @@ def check_objects(
         raise ObjectError(f"a written object cannot be read back ({type(error).__name__})") from error
 
 
+def check_refusal(path: Path, context: EncodeContext, instances: Sequence[InstanceRef]) -> None:
+    """Compare a report of refusal with what it is about. Raises ObjectError at the first difference."""
+    try:
+        sr, source = dcmread(path), read_header(instances[0].path)
+        _require(sr.SOPClassUID == Comprehensive3DSRStorage, "kind of report")
+        _require(sr.StudyInstanceUID == source.StudyInstanceUID, "study of the report")
+        _require((sr.CompletionFlag, sr.VerificationFlag) == ("COMPLETE", "UNVERIFIED"), "flags of the report")
+        _check_subject(sr, "sr", source)
+        _check_wording(sr, "sr", context)
+        _require(not [item for item in _items(sr) if item.ValueType == "NUM"], "numbers of what was not analysed")
+        _require(_evidence(sr) == {item.sop_instance_uid for item in instances}, "evidence of the report")
+    except PARSE_FAULTS as error:
+        raise ObjectError(f"a written object cannot be read back ({type(error).__name__})") from error
+
+
 def _require(is_right: object, what: str) -> None:
     if not is_right:
         raise ObjectError(f"a written object is not what it should be: {what}")
 
 
-def _check_subject(written: Dataset, kind: Kind, source: SourceVolume) -> None:
+def _check_subject(written: Dataset, kind: Kind, source: Dataset) -> None:
     for keyword in _SUBJECT:
-        same = _words(written, keyword) == _words(source.header.root, keyword)
+        same = _words(written, keyword) == _words(source, keyword)
         _require(same, f"{keyword} of the {_OBJECT_NAMES[kind]}")
 
 
@@ -124,7 +140,7 @@ def _check_segmentation(
     _require(seg.SOPClassUID == SegmentationStorage and seg.SegmentationType == "BINARY", "kind of segmentation")
     _require(seg.StudyInstanceUID == source.study_uid, "study of the segmentation")
     _require(seg.FrameOfReferenceUID == source.frame_of_reference_uid, "frame of reference")
-    _check_subject(seg, "seg", source)
+    _check_subject(seg, "seg", source.header.root)
     _check_wording(seg, "seg", context)
     _check_segments(seg, context, tracking)
     _check_plane(seg, source)
@@ -240,7 +256,7 @@ def _check_report(
     _require(sr.SOPClassUID == Comprehensive3DSRStorage, "kind of report")
     _require(sr.StudyInstanceUID == source.study_uid, "study of the report")
     _require((sr.CompletionFlag, sr.VerificationFlag) == ("COMPLETE", "UNVERIFIED"), "flags of the report")
-    _check_subject(sr, "sr", source)
+    _check_subject(sr, "sr", source.header.root)
     _check_wording(sr, "sr", context)
     _check_requests(sr, source)
     groups = [group for group in _items(sr) if _name(group) == _MEASUREMENT_GROUP]
@@ -342,14 +358,17 @@ def _derivation(item: Dataset) -> tuple[_Code, ...]:
 
 
 def _check_evidence(sr: Dataset, seg: Dataset | None, source: SourceVolume) -> None:
-    named = {
-        instance.ReferencedSOPInstanceUID
+    expected = {item.sop_instance_uid for item in source.slices}
+    _require(_evidence(sr) == expected | ({seg.SOPInstanceUID} if seg is not None else set()), "evidence of the report")
+
+
+def _evidence(sr: Dataset) -> set[str]:
+    return {
+        str(instance.ReferencedSOPInstanceUID)
         for study in sr.CurrentRequestedProcedureEvidenceSequence
         for series in study.ReferencedSeriesSequence
         for instance in series.ReferencedSOPSequence
     }
-    expected = {item.sop_instance_uid for item in source.slices}
-    _require(named == expected | ({seg.SOPInstanceUID} if seg is not None else set()), "evidence of the report")
 
 
 def _items(item: Dataset) -> Iterator[Dataset]:

@@ -8,6 +8,7 @@ written: it is not calibrated, and the codes there are (Certainty of Finding) wo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom.sr as hd
@@ -84,7 +85,8 @@ def encode_refusal_sr(
     header = FrameHeader(read_header(instances[0].path))
     items = [evidence_item(header, instance.sop_class_uid, instance.sop_instance_uid) for instance in instances]
     report = _report(context, header, [refusal_group(context, reason)])
-    return write_object(_document(context, header, report, items), path, "sr")
+    # a kind of its own: who takes results need not want to hear of what is none
+    return replace(write_object(_document(context, header, report, items), path, "sr"), kind="refusal")
 
 
 def _report(context: EncodeContext, header: FrameHeader, groups: Sequence[Group]) -> hd.MeasurementReport:

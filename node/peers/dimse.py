@@ -285,8 +285,12 @@ def _answer(peer: DimsePeer, association: Association, ask: Callable[[], Dataset
 
 
 def _is_required(peer: DimsePeer, item: ResultObject) -> bool:
-    """Optional is only what the peer's profile lists and does not require; other objects were asked for by name."""
-    return item.kind not in peer.results.objects or item.kind in peer.results.required
+    """Optional is only what the peer's profile lists and does not require; other objects were asked for by name.
+
+    A report of refusal comes alone: where it is not stored, nothing is.
+    """
+    profile = peer.results
+    return item.kind not in profile.objects or item.kind in profile.required or item.kind == "refusal"
 
 
 def _remark(status: int | None) -> str:

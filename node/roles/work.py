@@ -68,6 +68,7 @@ def run(config_folder: Path, index: int) -> None:
             index,
             segment=analysis.segment,
             encode=analysis.encode,
+            refuse=analysis.refuse,
             deliver=lambda peer, objects: _deliver(config, peer, objects),
             request_commitment=lambda peer, objects, uid: _request_commitment(config, database, peer, objects, uid),
             is_current=orders.is_current,

@@ -125,7 +125,7 @@ def test_a_bundle_that_changed_on_disk_is_loaded_again(
     ("changes", "kind", "reason"),
     [
         ({"bundle": "/nowhere"}, "bundle", "cannot be read"),
-        ({"volume": "/nowhere.npy"}, "bad-volume", "nowhere.npy"),
+        ({"volume": "/nowhere.npy"}, "exchange", "nowhere.npy"),
         ({"out": "/nowhere/out.npy"}, "internal", "nowhere"),
     ],
 )

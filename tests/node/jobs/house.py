@@ -41,6 +41,9 @@ peers:
   demo-archive:
     {host: 127.0.0.1, port: 104, ae_title: DEMO, may_receive: true, storage_commitment: false,
       accepts_demo_results: true, retry: *retry}
+  attentive:          # wants to hear of what could not be analysed
+    {host: 127.0.0.1, port: 104, ae_title: ATTENTIVE, may_receive: true, storage_commitment: false, retry: *retry,
+      results: {objects: [seg, sr, refusal]}}
   folder:
     {protocol: folder, path: results, may_receive: true}
 """

@@ -204,6 +204,49 @@ def test_a_peer_that_refuses_fails_the_job_and_the_part_that_arrived_is_told(hou
     assert house.calls("deliver").count("archive") == 1
 
 
+# --- what cannot be analysed
+
+REFUSED = '{"status": "refused", "reason": "a gap of 10 mm"}'
+
+
+def test_what_cannot_be_analysed_fails_with_its_reason(house: House) -> None:
+    house.tell("answer-segment.json", REFUSED)
+    job = house.add(make_order(deliver_to=("archive",)))
+    house.start()
+    assert house.wait_for(job, JobState.FAILED).reason == "not analysed: a gap of 10 mm"
+    assert not house.calls("refuse")
+
+
+def test_who_wants_to_hear_of_it_gets_a_report_and_nobody_else_anything(house: House) -> None:
+    house.tell("answer-segment.json", REFUSED)
+    job = house.add(make_order(deliver_to=("archive", "attentive")))
+    house.start()
+    ended = house.wait_for(job, JobState.COMMITTED)
+    assert ended.summary == {"not_analysed": "a gap of 10 mm"}
+    assert house.calls("deliver") == ["attentive"]
+    with JobsClient(house.config, house.database) as client:
+        assert [item.kind for item in client.show(job).objects] == ["refusal"]
+
+
+def test_a_report_of_refusal_cut_off_by_a_kill_is_written_once(house: House) -> None:
+    house.tell("answer-segment.json", REFUSED)
+    house.tell("die-before-plan")
+    job = house.add(make_order(deliver_to=("attentive",)))
+    house.start().wait()
+    house.start()
+    house.wait_for(job, JobState.COMMITTED)
+    assert house.calls("refuse") == [job]
+
+
+def test_a_report_of_refusal_that_cannot_be_written_leaves_the_reason(house: House) -> None:
+    house.tell("answer-segment.json", REFUSED)
+    house.tell("answer-refuse.json", '{"status": "failed", "reason": "no CT or MR images"}')
+    job = house.add(make_order(deliver_to=("attentive",)))
+    house.start()
+    told = house.wait_for(job, JobState.FAILED).reason
+    assert told == "not analysed: a gap of 10 mm (no CT or MR images)"
+
+
 # --- commitment
 
 

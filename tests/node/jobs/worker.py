@@ -55,6 +55,11 @@ class Workshop:
         objects = [self._write(order, kind, folder / f"{kind}.dcm") for kind in ("seg", "sr")]
         return {"objects": objects, "summary": {"lesion_count": 2}, **answer}
 
+    def refuse(self, order: node.domain.JobOrder, folder: Path, reason: str) -> Mapping[str, Any]:
+        self._work("refuse", order.job_id)
+        objects = [self._write(order, "refusal", folder / "refusal.dcm")]
+        return {"objects": objects, "summary": {"not_analysed": reason}, **self._answer("refuse", order.job_id)}
+
     def deliver(self, peer: str, objects: Sequence[node.domain.ResultObject]) -> node.domain.Receipt:
         self._call("deliver", peer, "begin")
         manner = self._manner(peer)
@@ -150,6 +155,7 @@ def work(config_folder: Path, workshop: Path, index: int) -> int:
             index,
             segment=shop.segment,
             encode=shop.encode,
+            refuse=shop.refuse,
             deliver=shop.deliver,
             request_commitment=shop.request_commitment,
             is_current=shop.is_current,
