@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 from node.config_routes import Trust
 from node.dicom.header import FrameHeader, text, value
@@ -76,21 +77,23 @@ def read_series(
 
 def study_header(dataset: Dataset, keywords: Iterable[str] = ()) -> StudyHeader:
     """What the time point is decided from. Called and calling AE title are the receiver's to add (`replace`)."""
-    attributes = {keyword: _attribute(dataset, keyword) for keyword in (*TIME_POINT_KEYWORDS, *keywords)}
+    asked = dict.fromkeys((*TIME_POINT_KEYWORDS, *keywords))
     return StudyHeader(
         study_uid=text(dataset, "StudyInstanceUID"),
         patient_id=text(dataset, "PatientID"),
         issuer=text(dataset, "IssuerOfPatientID"),
         study_date=parse_date(text(dataset, "StudyDate")),
-        attributes=tuple(sorted((keyword, told) for keyword, told in attributes.items() if told)),
+        attributes=tuple(sorted((keyword, told) for keyword in asked for told in _told(dataset, keyword))),
     )
 
 
-def _attribute(dataset: Dataset, keyword: str) -> str:
-    if told := text(dataset, keyword):
-        return told
-    requests = value(dataset, "RequestAttributesSequence", ())
-    return next((told for item in requests if (told := text(item, keyword))), "")
+def _told(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """What the attribute says at the top and in each request that the series answers; a code says its meaning."""
+    told: list[str] = []
+    for place in (dataset, *value(dataset, "RequestAttributesSequence", ())):
+        found = value(place, keyword, "")
+        told += [text(code, "CodeMeaning") for code in found] if isinstance(found, Items) else [text(place, keyword)]
+    return tuple(dict.fromkeys(filter(None, told)))
 
 
 def _volumes(instances: Sequence[tuple[Path, Dataset]], trust: Sequence[Trust]) -> tuple[VolumeFacts, ...]:
