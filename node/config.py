@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from pydicom.datadict import tag_for_keyword
 
 from node.config_routes import Route, RoutesFile, Trust
-from node.config_types import AeTitle, Name, Pattern, Port, Seconds, Strict, matching
+from node.config_types import AeTitle, Days, Name, Pattern, Port, Seconds, Strict, matching
 from node.domain import TimePoint
 from node.errors import ConfigurationError
 from node.yaml_file import line_of, parse_yaml, read_yaml
@@ -129,6 +129,27 @@ class TagRule(Strict):
         return value
 
 
+class EarlierStudyRule(Strict):
+    """A rule the administrator owns: an earlier study of the patient, so many days before, means this time point.
+
+    It is known by what it `was` (by a word, never by another rule of this kind), or by an attribute of it.
+    """
+
+    was: Literal["pre", "post"] | None = None
+    keyword: Literal["StudyDescription", "ModalitiesInStudy"] | None = None
+    pattern: Pattern | None = None
+    days_before: Days
+    time_point: Literal["pre", "post"]
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> EarlierStudyRule:
+        is_by_attribute = self.keyword is not None and self.pattern is not None
+        is_half = (self.keyword is None) != (self.pattern is None)
+        if is_half or is_by_attribute == (self.was is not None):
+            raise ValueError("write either was, or keyword and pattern: that is what is asked of the earlier study")
+        return self
+
+
 class TimePointSettings(Strict):
     """Windows around a therapy, in days; outside them a study is held, never guessed."""
 
@@ -138,6 +159,13 @@ class TimePointSettings(Strict):
     days_without_end: Annotated[int, Field(ge=0)] = 270
     """So long after its start a therapy whose end nobody entered says something of a study."""
     tag_rules: tuple[TagRule, ...] = ()
+    earlier_studies: tuple[EarlierStudyRule, ...] = ()
+
+    @property
+    def days_looked_up(self) -> tuple[int, int] | None:
+        """From how many days to how many before a study a peer is asked for; None where no rule needs a peer."""
+        asked = [rule.days_before for rule in self.earlier_studies if rule.keyword is not None]
+        return (min(low for low, _ in asked), max(high for _, high in asked)) if asked else None
 
 
 class NodeSettings(Strict):
@@ -201,6 +229,8 @@ class DimsePeer(_Peer):
     offer_implicit_vr: bool = True
     look_up_study: bool = True
     """Before a late or repeated delivery, ask by C-FIND whether the study is still there and of the same patient."""
+    look_up_earlier_studies: bool = False
+    """Ask it by C-FIND for a patient's earlier studies, where a rule of `time_point.earlier_studies` needs them."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
@@ -219,6 +249,8 @@ class OrthancPeer(_Peer):
     username: str = ""
     password_variable: str = ""
     """Name of the environment variable that holds the password: secrets stay out of YAML."""
+    look_up_earlier_studies: bool = False
+    """As of a DIMSE peer, over REST."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
@@ -283,6 +315,17 @@ class Config:
     def route(self, condition: str) -> Route | None:
         """The route of that condition, if there is one."""
         return next((route for route in self.routes if route.condition == condition), None)
+
+    @cached_property
+    def asked_for_earlier_studies(self) -> Mapping[str, DimsePeer | OrthancPeer]:
+        """The peers that know a patient's earlier studies, by name; none where no rule needs them."""
+        if self.node.time_point.days_looked_up is None:
+            return {}
+        return {
+            name: peer
+            for name, peer in self.peers.items()
+            if not isinstance(peer, FolderPeer) and peer.look_up_earlier_studies
+        }
 
     @property
     def zone(self) -> ZoneInfo:

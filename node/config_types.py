@@ -38,6 +38,9 @@ Name = Annotated[
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
 Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
+_Days = Annotated[int, Field(ge=0, le=3650)]
+Days = Annotated[tuple[_Days, _Days], AfterValidator(_in_order)]
+"""From so many days to so many, both counted in; ten years at most."""
 
 
 class Strict(BaseModel):

@@ -32,6 +32,11 @@ class Study:
     first_instance_at: str
     last_instance_at: str
     look_again_at: str | None
+    study_description: str | None
+    modalities: str | None
+    """Of the series that are here, joined by a backslash."""
+    tag_rule_time_point: TimePoint | None
+    """What the tag rules said of its headers."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,9 @@ def record_study(
     calling_ae: str | None,
     first_instance_at: str,
     last_instance_at: str,
+    study_description: str | None = None,
+    modalities: str | None = None,
+    tag_rule_time_point: TimePoint | None = None,
 ) -> Study:
     """Write or refresh a study's row; an operator's word on it stays."""
     facts = {
@@ -101,6 +109,9 @@ def record_study(
         "called_ae": called_ae,
         "calling_ae": calling_ae,
         "last_instance_at": last_instance_at,
+        "study_description": study_description,
+        "modalities": modalities,
+        "tag_rule_time_point": tag_rule_time_point.value if tag_rule_time_point else None,
     }
     if study_of(rows, study_uid) is None:
         rows.execute(insert(studies).values(study_uid=study_uid, first_instance_at=first_instance_at, **facts))
@@ -311,5 +322,6 @@ def record_lesions(
 
 def _study(row: Any) -> Study:
     values = dict(row._mapping)
-    word = values.pop("operator_time_point")
-    return Study(**values, operator_time_point=TimePoint(word) if word else None)
+    for word in ("operator_time_point", "tag_rule_time_point"):
+        values[word] = TimePoint(values[word]) if values[word] else None
+    return Study(**values)

@@ -72,9 +72,14 @@ class TimePointFinding:
 
     time_point: TimePoint
     source: str
-    """operator | called-ae | therapies | tag-rule | nobody"""
+    """operator | called-ae | therapies | tag-rule | earlier-study | nobody"""
     reasons: tuple[Reason, ...] = ()
     hold_reason: str | None = None
+
+    @property
+    def word(self) -> TimePoint | None:
+        """Pre or post; None where it is held."""
+        return self.time_point if self.time_point in (TimePoint.PRE, TimePoint.POST) else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from node.database_studies import (
 )
 from node.domain import JobState, TimePoint
 from node.errors import NodeError
+from node.history import touched_by
 from node.jobs_client import JobsClient
 from node.spool import Spool
 from node.timepoint import Therapy
@@ -56,6 +57,7 @@ def confirm_job(
                 "ones lie in the spool's aside/), then `crlm-node jobs release` to use the first, or `jobs cancel`"
             )
         condition = _chosen_condition(config, job, condition, time_point)
+        before = study_of(rows, job.study_uid)
         route = config.route(condition)
         assert route is not None  # the choice is among the routes
         if route.time_point in ("pre", "post"):
@@ -65,8 +67,10 @@ def confirm_job(
                 if series.study_uid == job.study_uid:
                     confirm_series(rows, series.marker, condition)
         study = study_of(rows, job.study_uid)
+        # a word on one study may be what a later one of the patient waits for
+        touched = touched_by(rows, before, study, config) if study is not None else frozenset()
     if study is not None:
-        _look_again(spool, [study.spool_key])
+        _look_again(spool, [study.spool_key, *touched])
     return f"confirmed as {condition}; the study is looked at again"
 
 
@@ -124,8 +128,7 @@ def withdraw_therapy(spool: Spool, database: Database, therapy_id: int) -> int:
 
 def _look_again(spool: Spool, study_keys: Iterable[str]) -> None:
     for study_key in study_keys:
-        for key in spool.series_of(study_key):
-            spool.mark_dirty(key)
+        spool.mark_study(study_key)
 
 
 def retry_job(config: Config, spool: Spool, database: Database, jobs: JobsClient, job_id: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +35,6 @@ from node.database_jobs import (
 from node.database_studies import (
     Study,
     known_markers,
-    list_therapies,
     patient_key,
     record_series,
     record_study,
@@ -46,14 +45,15 @@ from node.database_studies import (
 )
 from node.delivery_records import cancel_job, is_begun, supersede
 from node.dicom.header import text
-from node.domain import Decision, JobOrder, JobState, SeriesKey, TimePointFinding
+from node.domain import Decision, JobOrder, JobState, SeriesKey
 from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
 from node.evidence_study import rejections, volumes_of
+from node.history import known_time_point, touched_by
 from node.inputs import role_input
 from node.routing import Pick, StudyDecision, as_json, decide, given_up
 from node.routing_criteria import SEVERITY
 from node.spool import Spool
-from node.timepoint import Therapy, time_point_of
+from node.timepoint import by_tag_rules
 
 log = logging.getLogger("node.orders")
 
@@ -76,13 +76,24 @@ class Wanted:
 
 
 class Orders:
-    """Decides studies and writes the jobs that follow. For one thread."""
+    """Decides studies and writes the jobs that follow. For one thread.
 
-    def __init__(self, config: Config, spool: Spool, database: Database, cards: Mapping[str, BundleCard]) -> None:
+    `look_up` asks peers about a study that is in the database (node/history_lookup.py); without it nobody is asked.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        database: Database,
+        cards: Mapping[str, BundleCard],
+        look_up: Callable[[StudyHeader], None] = lambda header: None,
+    ) -> None:
         self._config = config
         self._spool = spool
         self._database = database
         self._cards = cards
+        self._look_up = look_up
 
     def consider(self, ready: StudyReady) -> list[str]:
         """Decide a study and write all that follows in one transaction; returns the ids of jobs to enqueue."""
@@ -93,6 +104,8 @@ class Orders:
         evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
         with self._database.begin() as rows:
             header, study = self._record_study(rows, ready, series, evidence)
+        self._look_up(header)  # no transaction is open while a peer takes its time
+        with self._database.read() as rows:
             finding = known_time_point(rows, header, self._config)
         headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
         last = moment_of(study.last_instance_at)
@@ -117,8 +130,7 @@ class Orders:
         with self._database.read() as rows:
             due = studies_to_look_at(rows, iso(utc_now()))
         for study in due:
-            for key in self._spool.series_of(study.spool_key):
-                self._spool.mark_dirty(key)
+            self._spool.mark_study(study.spool_key)
             # after the markers: a crash in between marks twice, and forgets nothing
             with self._database.begin() as rows:
                 set_look_again(rows, study.study_uid, None)
@@ -166,7 +178,10 @@ class Orders:
             header.issuer or self._config.node.site.patient_id_issuer,
             text(dataset, "PatientName"),
         )
-        study = record_study(
+        by_rules = by_tag_rules(header, self._config.node.time_point)
+        modalities = {volume.modality for found in evidence.values() for volume in found.volumes}
+        before = study_of(rows, header.study_uid)
+        after = record_study(
             rows,
             header.study_uid,
             spool_key=ready.study_key,
@@ -176,8 +191,14 @@ class Orders:
             calling_ae=header.calling_ae,
             first_instance_at=_modified(oldest),
             last_instance_at=_modified(newest),
+            study_description=text(dataset, "StudyDescription").replace("\0", ""),
+            modalities="\\".join(sorted(modalities - {""})),
+            tag_rule_time_point=by_rules.word if by_rules else None,
         )
-        return header, study
+        # before the commit: a crash in between has studies looked at once too often, not once too little
+        for study_key in touched_by(rows, before, after, self._config):
+            self._spool.mark_study(study_key)
+        return header, after
 
     # --- what follows
 
@@ -346,32 +367,6 @@ def told_of_series(explained: Sequence[dict[str, Any]], series_uid: str) -> Seri
         return SeriesTold(Decision.REFUSE.value, None, "no image in it", volumes)
     condition = best["condition"] or " or ".join(best["candidates"]) or None
     return SeriesTold(best["decision"], condition, _first_reason(best), volumes)
-
-
-def known_time_point(rows: Rows, header: StudyHeader, config: Config) -> TimePointFinding:
-    """The time point of a study that is in the database, by all that is known there of study and patient."""
-    study = study_of(rows, header.study_uid)
-    assert study is not None  # only studies that were written are asked about
-    therapies = [
-        Therapy.from_iso(
-            patient_id=row.patient_id,
-            issuer=row.issuer,
-            name=row.name,
-            start=row.start_date,
-            end=row.end_date,
-            surgery=row.surgery_date,
-            source=row.source,
-        )
-        for row in list_therapies(rows, patient_key=study.patient_key)
-    ]
-    return time_point_of(
-        header,
-        operator=study.operator_time_point,
-        called=config.called_time_point(header.called_ae),
-        therapies=therapies,
-        settings=config.node.time_point,
-        site_issuer=config.node.site.patient_id_issuer,
-    )
 
 
 def _end_of_patience(decision: StudyDecision, last: datetime) -> str | None:

@@ -20,7 +20,8 @@ from node.domain import SeriesKey
 from node.errors import UnreadableInstance
 from node.evidence import read_series
 from node.evidence_study import volumes_of
-from node.orders import SeriesTold, known_time_point, told_of_series
+from node.history import known_time_point
+from node.orders import SeriesTold, told_of_series
 from node.routing import as_json, decide, given_up
 from node.spool import Spool
 

@@ -332,6 +332,13 @@ class Spool:
         """Have a series looked at again."""
         touch(self._marker(key))
 
+    def mark_study(self, study_key: str) -> bool:
+        """Have all series of a study looked at again; False where the study is not here."""
+        keys = self.series_of(study_key)
+        for key in keys:
+            self.mark_dirty(key)
+        return bool(keys)
+
     def dirty(self) -> list[SeriesKey]:
         """Series that moved and are not claimed."""
         return _markers(self.path / "dirty")

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest revision of node/migrations: the schema that this code reads and writes."""
 
 metadata = MetaData(
@@ -52,10 +52,24 @@ studies = Table(
     Column("called_ae", String),
     Column("calling_ae", String),
     Column("operator_time_point", String),
+    Column("study_description", String),
+    Column("modalities", String),
+    Column("tag_rule_time_point", String),
     Column("first_instance_at", String, nullable=False),
     Column("last_instance_at", String, nullable=False),
     # when a decision must be made again though nothing came: a route's patience for its other roles ends
     Column("look_again_at", String, index=True),
+)
+
+earlier_lookups = Table(
+    "earlier_lookups",
+    metadata,
+    Column("study_uid", ForeignKey("studies.study_uid"), primary_key=True),
+    Column("peer", String, primary_key=True),
+    Column("question", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("found", JSON, nullable=False),
+    Column("asked_at", String, nullable=False),
 )
 
 series = Table(

@@ -1,8 +1,9 @@
 """Before or after chemotherapy: by whose word, or why nobody's. It is in no image header, and is never guessed.
 
-The first that speaks decides: an operator, the called AE title, the therapy table, an administrator's tag rules.
-Between the windows of a therapy, and where sources cannot be told apart, a person decides. Pure; the table of
-therapies lives in the database, and here only its rows are understood.
+The first that speaks decides: an operator, the called AE title, the therapy table, an administrator's tag rules,
+their rules on earlier studies of the patient (node/timepoint_earlier.py). Between the windows of a therapy, and where
+sources cannot be told apart, a person decides. Pure; the table of therapies lives in the database, and here only its
+rows are understood.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from node.config import TimePointSettings
 from node.domain import Reason, TimePoint, TimePointFinding
 from node.errors import TherapyFileError
 from node.evidence_facts import StudyHeader
+from node.timepoint_earlier import Earlier, by_earlier_studies, unless_contradicted
 
 CSV_COLUMNS = ("patient_id", "issuer", "name", "start", "end", "surgery", "source")
+NOBODY = "nobody"
+"""The source of a time point that no source tells."""
 _REQUIRED_COLUMNS = frozenset({"patient_id", "start"})
 
 
@@ -67,13 +71,15 @@ def time_point_of(
     therapies: Sequence[Therapy] = (),
     settings: TimePointSettings | None = None,
     site_issuer: str = "",
+    earlier: Earlier | None = None,
 ) -> TimePointFinding:
     """The study's time point, its source and why; `hold_reason` where it is unknown.
 
     `called` is what the configuration says of the called AE title; `therapies` may be everybody's, those of the
-    study's patient (identifier and issuer, the site's where none is told) are looked up here.
+    study's patient (identifier and issuer, the site's where none is told) are looked up here. `earlier` is heard
+    only where the settings have rules for it.
     """
-    settings = settings or TimePointSettings()
+    settings, earlier = settings or TimePointSettings(), earlier or Earlier()
     if operator is not None:
         return _told(operator, "operator", "an operator said so", "operator")
     if called is not None:
@@ -83,14 +89,19 @@ def time_point_of(
             f"sent to {study.called_ae or 'an AE title'} of ours for such studies",
             "called AE title",
         )
-    mine = [therapy for therapy in therapies if _is_same_patient(therapy, study, site_issuer)]
+    mine = [therapy for therapy in therapies if is_same_patient(therapy.patient_id, therapy.issuer, study, site_issuer)]
     if mine:
         return _by_therapies(study, mine, settings)
-    return _by_tag_rules(study, settings) or TimePointFinding(
-        TimePoint.UNKNOWN,
-        "nobody",
-        (Reason(False, "no operator, AE title, therapy or rule tells the time point", "therapies"),),
-        "nobody told whether this study is before or after chemotherapy",
+    rules = settings.earlier_studies
+    found = by_tag_rules(study, settings) or by_earlier_studies(earlier, rules)
+    if found is not None:
+        return unless_contradicted(found, earlier, rules)
+    reasons = [Reason(False, "no operator, AE title, therapy or rule tells the time point", "therapies")]
+    if rules:
+        known = f"no rule fits the {len(earlier.studies)} earlier studies that are known"
+        reasons.append(Reason(False, known, "earlier studies"))
+    return TimePointFinding(
+        TimePoint.UNKNOWN, NOBODY, tuple(reasons), "nobody told whether this study is before or after chemotherapy"
     )
 
 
@@ -104,11 +115,11 @@ def _held(source: str, reasons: tuple[Reason, ...], why: str) -> TimePointFindin
     return TimePointFinding(TimePoint.UNKNOWN, source, reasons, why)
 
 
-def _is_same_patient(therapy: Therapy, study: StudyHeader, site_issuer: str) -> bool:
+def is_same_patient(patient_id: str, issuer: str, study: StudyHeader, site_issuer: str) -> bool:
     """An identifier is worth nothing without who issued it; where nobody is named the site itself is meant."""
-    if not study.patient_id or therapy.patient_id != study.patient_id:
+    if not study.patient_id or patient_id != study.patient_id:
         return False
-    return (therapy.issuer or site_issuer) == (study.issuer or site_issuer)
+    return (issuer or site_issuer) == (study.issuer or site_issuer)
 
 
 def _by_therapies(study: StudyHeader, therapies: Sequence[Therapy], settings: TimePointSettings) -> TimePointFinding:
@@ -162,11 +173,19 @@ def _window(therapy: Therapy, day: date, settings: TimePointSettings) -> _Window
     return _Window(TimePoint.POST, f"{since} days after the start of the therapy, and before surgery")
 
 
-def _by_tag_rules(study: StudyHeader, settings: TimePointSettings) -> TimePointFinding | None:
-    """Every rule is asked, and two that disagree are nobody's word."""
-    told = dict(study.attributes)
-    asked = [rule for rule in settings.tag_rules if rule.keyword in told]
-    fitting = [rule for rule in asked if re.search(rule.pattern, told[rule.keyword])]
+def by_tag_rules(study: StudyHeader, settings: TimePointSettings) -> TimePointFinding | None:
+    """What the study's own header says by the tag rules. Every rule is asked, and two that disagree are nobody's word.
+
+    An attribute may have several values, as where a series answers several requests: each is asked.
+    """
+    fitting = [
+        rule
+        for rule in settings.tag_rules
+        if any(
+            keyword == rule.keyword and re.search(rule.pattern, told, re.IGNORECASE)
+            for keyword, told in study.attributes
+        )
+    ]
     if not fitting:
         return None
     reasons = tuple(

@@ -83,6 +83,11 @@ class Shelf:
             self._instances[sop] = _stored(path, header)
             return self._instances[sop]
 
+    def clear(self) -> None:
+        """Forgets every instance; the files stay."""
+        with self._lock:
+            self._instances.clear()
+
     def instances(self) -> list[StoredInstance]:
         """All instances, in the order of their arrival."""
         with self._lock:

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("node.analysis", "node.delivery", "node.inference"),
     # receiver and assembly hand on by file and by value, so they stand beside those who decide, not above them
     ("node.scp", "node.assembly", "node.routing", "node.timepoint", "node.inputs", "node.ledger", "node.jobs"),
+    ("node.history",),
     ("node.orders", "node.operator", "node.survey"),
     ("node.retention", "node.console", "node.retrial"),
     ("node.roles",),

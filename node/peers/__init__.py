@@ -1,4 +1,4 @@
-"""Remote systems by protocol. Adding a protocol is one file and one line in each of the two dicts below."""
+"""Remote systems by protocol. Adding a protocol is one file and one line in each of the dicts below."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from node.config import DimsePeer, FolderPeer, OrthancPeer
 from node.domain import Receipt, ResultObject
 from node.peers import dimse, folder, orthanc
-from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch
+from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch, StudyQuery
 from node.peers.dimse import accepted_classes, find_study, request_commitment
 
 __all__ = [
@@ -19,8 +19,10 @@ __all__ = [
     "CommitmentAnswer",
     "EchoResult",
     "StudyMatch",
+    "StudyQuery",
     "accepted_classes",
     "echo",
+    "find_studies",
     "find_study",
     "request_commitment",
     "send",
@@ -31,6 +33,7 @@ AnyPeer = DimsePeer | FolderPeer | OrthancPeer
 # Any: each function takes the peer of its own protocol, which is its key here
 Sender = Callable[[Any, Sequence[ResultObject], str], Receipt]
 Echoer = Callable[[Any, str], EchoResult]
+Finder = Callable[[Any, StudyQuery, str], list[StudyMatch]]
 
 SENDERS: Mapping[str, Sender] = {
     "dimse": dimse.send,
@@ -42,6 +45,11 @@ ECHOES: Mapping[str, Echoer] = {
     "folder": folder.echo,
     "orthanc": orthanc.echo,
 }
+FINDERS: Mapping[str, Finder] = {
+    "dimse": dimse.find_studies,
+    "orthanc": orthanc.find_studies,
+}
+"""A folder has no studies to ask for."""
 
 
 def send(peer: AnyPeer, objects: Sequence[ResultObject], our_ae_title: str) -> Receipt:
@@ -68,6 +76,11 @@ def whereabouts(peer: AnyPeer, objects: Sequence[ResultObject], our_ae_title: st
 def echo(peer: AnyPeer, our_ae_title: str) -> EchoResult:
     """Whether the peer answers, by C-ECHO, GET /system or a file that is written and removed."""
     return ECHOES[peer.protocol](peer, our_ae_title)
+
+
+def find_studies(peer: DimsePeer | OrthancPeer, query: StudyQuery, our_ae_title: str) -> list[StudyMatch]:
+    """Studies that the peer has of these days, and maybe others. Raises PeerError where that is not all it has."""
+    return FINDERS[peer.protocol](peer, query, our_ae_title)
 
 
 def _file_fault(item: ResultObject) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 from node.dicom.commitment import CommitmentReport
 from node.domain import Receipt, ResultObject
@@ -19,13 +20,37 @@ class EchoResult:
 
 
 @dataclass(frozen=True)
+class StudyQuery:
+    """A patient's studies from the first day to the last. The identity does not show in a repr."""
+
+    patient_id: str = field(repr=False)
+    since: date
+    until: date
+
+    @property
+    def study_date(self) -> str:
+        """The days as a range of DICOM (PS3.4 C.2.2.2.5)."""
+        return f"{self.since:%Y%m%d}-{self.until:%Y%m%d}"
+
+
+MAX_MATCHES = 500
+"""No patient has more studies in ten years; a peer that answers more has not understood whose were asked for."""
+
+
+@dataclass(frozen=True)
 class StudyMatch:
-    """A study that a peer holds, and whose it is there. The identity does not show in a repr."""
+    """A study that a peer holds, and whose it is there. The identity does not show in a repr.
+
+    A peer may answer more than was asked: whose it is and of which day is the asker's to check.
+    """
 
     study_uid: str
     patient_id: str = field(repr=False)
     issuer_of_patient_id: str = field(default="", repr=False)
     accession_number: str = field(default="", repr=False)
+    study_date: str = ""
+    description: str = ""
+    modalities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,18 @@ from pynetdicom.presentation import PresentationContext
 
 from node.config import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of, request_of
-from node.dicom.header import read_header, text
+from node.dicom.header import PARSE_FAULTS, read_header, text
 from node.domain import Receipt, ResultObject
 from node.errors import PeerError, PeerRefusal, UnreadableInstance
 from node.peers import statuses
-from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch, in_sending_order
+from node.peers.answers import (
+    MAX_MATCHES,
+    CommitmentAnswer,
+    EchoResult,
+    StudyMatch,
+    StudyQuery,
+    in_sending_order,
+)
 from node.peers.association import associate, ended, take_requests
 from node.peers.statuses import name_of
 
@@ -41,6 +48,8 @@ SLOWEST_BYTES_PER_S = 125_000
 """1 Mbit/s: a large SEG over a thin line is no time-out."""
 MAX_CONTEXTS = 128
 _NOT_SENT = statuses.Meaning(False, False, "not sent")
+LIMIT_REACHED = 0xB001
+"""C-FIND: there are more matches than the peer tells (PS3.4 Table C.4-1)."""
 REQUEST_COMMITMENT = 1
 """Action Type ID, PS3.4 Table J.3-1."""
 
@@ -198,6 +207,43 @@ def find_study(peer: DimsePeer, study_uid: str, our_ae_title: str) -> list[Study
     ]
 
 
+def find_studies(peer: DimsePeer, query: StudyQuery, our_ae_title: str) -> list[StudyMatch]:
+    """A patient's studies of some days. Raises as `find_study`, also where the peer does not tell all of them.
+
+    The issuer is asked for, not matched: many archives do not match it, and some find nothing then.
+    """
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "STUDY"
+    if not query.patient_id.isascii():
+        keys.SpecificCharacterSet = "ISO_IR 192"
+    keys.PatientID, keys.StudyDate = query.patient_id, query.study_date
+    for keyword in ("StudyInstanceUID", "IssuerOfPatientID", "StudyDescription", "ModalitiesInStudy"):
+        setattr(keys, keyword, "")
+    found: list[StudyMatch] = []
+    try:
+        with _finder(peer, our_ae_title) as association:
+            for item in _find(peer, association, keys, is_partial=lambda status: status == LIMIT_REACHED):
+                found.append(_match(item))
+                if len(found) > MAX_MATCHES:
+                    raise PeerRefusal(f"{name_of(peer)} answers with more than {MAX_MATCHES} studies of one patient")
+    except (*PARSE_FAULTS, RuntimeError) as error:
+        # the traceback may quote a value, which may be a name
+        raise PeerError(f"{name_of(peer)}: the query or its answer is unreadable ({type(error).__name__})") from None
+    return found
+
+
+def _match(item: Dataset) -> StudyMatch:
+    item.decode()
+    return StudyMatch(
+        study_uid=text(item, "StudyInstanceUID"),
+        patient_id=text(item, "PatientID"),
+        issuer_of_patient_id=text(item, "IssuerOfPatientID"),
+        study_date=text(item, "StudyDate"),
+        description=text(item, "StudyDescription"),
+        modalities=tuple(filter(None, text(item, "ModalitiesInStudy").split("\\"))),
+    )
+
+
 def whereabouts(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) -> str | None:
     """Why the objects' study is no place for them any more: gone from the peer, or another patient's there.
 
@@ -331,7 +377,12 @@ def _finder(peer: DimsePeer, our_ae_title: str) -> AbstractContextManager[Associ
     return associate(peer, our_ae_title, [build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))])
 
 
-def _find(peer: DimsePeer, association: Association, query: Dataset) -> Iterator[Dataset]:
+def _find(
+    peer: DimsePeer,
+    association: Association,
+    query: Dataset,
+    is_partial: Callable[[int], bool] = lambda status: False,
+) -> Iterator[Dataset]:
     began_s = time.monotonic()
     if not association.is_established:
         raise ended(peer, association, began_s)
@@ -342,6 +393,8 @@ def _find(peer: DimsePeer, association: Association, query: Dataset) -> Iterator
             if identifier is not None:
                 yield identifier
             continue
+        if is_partial(status.Status):
+            raise PeerRefusal(f"{name_of(peer)} answered C-FIND with {status.Status:04X}: it has more than it tells")
         meaning = statuses.of_find(status.Status)
         if not meaning.is_done:
             kind = PeerError if meaning.retry else PeerRefusal

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 from pyorthanc import Orthanc
@@ -14,7 +15,7 @@ from pyorthanc import Orthanc
 from node.config import OrthancPeer
 from node.domain import Receipt, ResultObject
 from node.errors import PeerError, PeerRefusal
-from node.peers.answers import EchoResult, in_sending_order
+from node.peers.answers import MAX_MATCHES, EchoResult, StudyMatch, StudyQuery, in_sending_order
 
 CONNECTION_TIMEOUT_S = 10.0
 _REFUSALS = {
@@ -70,6 +71,41 @@ def echo(peer: OrthancPeer, our_ae_title: str) -> EchoResult:
     return EchoResult(True, (time.monotonic() - began_s) * 1000, what)
 
 
+def find_studies(peer: OrthancPeer, query: StudyQuery, our_ae_title: str) -> list[StudyMatch]:
+    """A patient's studies of some days. Raises PeerError, or PeerRefusal where a person must change something.
+
+    Modalities stand at its series, and the issuer of the patient id in one of its instances.
+    """
+    wanted = {
+        "Level": "Study",
+        "Query": {"PatientID": query.patient_id, "StudyDate": query.study_date},
+        "Expand": True,
+        "Limit": MAX_MATCHES + 1,
+    }
+    with _client(peer) as client:
+        try:
+            studies = _answer(peer, client.post_tools_find(wanted))
+            if len(studies) > MAX_MATCHES:
+                raise PeerRefusal(f"{peer.url} answers with more than {MAX_MATCHES} studies of one patient")
+            return [_match(peer, client, study) for study in studies]
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise _no_orthanc(peer) from error
+
+
+def _match(peer: OrthancPeer, client: Orthanc, study: Mapping[str, Any]) -> StudyMatch:
+    tags, patient = study["MainDicomTags"], study["PatientMainDicomTags"]
+    series = _answer(peer, client.get_studies_id_series(study["ID"]))
+    instance = _answer(peer, client.get_instances_id_tags(series[0]["Instances"][0], {"simplify": ""}))
+    return StudyMatch(
+        study_uid=tags["StudyInstanceUID"],
+        patient_id=patient.get("PatientID", "").strip(),
+        issuer_of_patient_id=str(instance.get("IssuerOfPatientID") or "").strip(),
+        study_date=tags.get("StudyDate", ""),
+        description=tags.get("StudyDescription", "").strip(),
+        modalities=tuple(sorted({item["MainDicomTags"].get("Modality", "") for item in series} - {""})),
+    )
+
+
 @contextmanager
 def _client(peer: OrthancPeer) -> Iterator[Orthanc]:
     """A client whose failures to connect are PeerErrors. Raises PeerRefusal when the password is not there."""
@@ -115,11 +151,23 @@ def _require_success(peer: OrthancPeer, response: httpx.Response) -> None:
     raise PeerError(f"{peer.url} answered {code}: {_OUTAGES.get(code, 'it failed')}")
 
 
+def _answer(peer: OrthancPeer, response: httpx.Response) -> Any:
+    _require_success(peer, response)
+    try:
+        return response.json()
+    except ValueError as error:
+        raise _no_orthanc(peer) from error
+
+
+def _no_orthanc(peer: OrthancPeer) -> PeerRefusal:
+    return PeerRefusal(f"{peer.url} answers, but not as Orthanc does; check url in peers.yaml")
+
+
 def _require_stored(peer: OrthancPeer, response: httpx.Response) -> None:
     """Success of HTTP is not yet storage: a filter inside Orthanc may have dropped the instance."""
     try:
         outcome = response.json()["Status"]
     except (ValueError, KeyError, TypeError) as error:
-        raise PeerRefusal(f"{peer.url} answers, but not as Orthanc does; check url in peers.yaml") from error
+        raise _no_orthanc(peer) from error
     if outcome not in ("Success", "AlreadyStored"):
         raise PeerRefusal(f"{peer.url} did not keep the object ({outcome}); a filter there refuses it")

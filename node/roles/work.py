@@ -27,6 +27,7 @@ from node.database import Database
 from node.database_deliveries import CommitmentState, commitment_of
 from node.domain import Receipt, ResultObject
 from node.errors import BundleError, NodeError, PeerError
+from node.history_lookup import HistoryLookUp
 from node.inference import EngineProcess, InferenceRefusal
 from node.jobs import Jobs
 from node.ledger import DatabaseLedger
@@ -61,7 +62,8 @@ def run(config_folder: Path, index: int) -> None:
         _warm(engine, cards)
         warm_up()
         analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database), spool.scratch(index))
-        orders = Orders(config, spool, database, cards)
+        history = HistoryLookUp(config, spool, database)
+        orders = Orders(config, spool, database, cards, look_up=history.look_up)
         jobs = Jobs.launch(
             config,
             database,
@@ -77,7 +79,7 @@ def run(config_folder: Path, index: int) -> None:
         try:
             orders.reconcile()
             report_ready()
-            _go_round(config, spool, Assembler(spool, config.node.assembly), orders, jobs)
+            _go_round(config, spool, Assembler(spool, config.node.assembly), orders, history, jobs)
         finally:
             jobs.close(FINISH_S)
             database.close()
@@ -91,7 +93,9 @@ def _warm(engine: EngineProcess, cards: Mapping[str, BundleCard]) -> None:
         raise BundleError(str(error)) from error
 
 
-def _go_round(config: Config, spool: Spool, assembler: Assembler, orders: Orders, jobs: Jobs) -> None:
+def _go_round(
+    config: Config, spool: Spool, assembler: Assembler, orders: Orders, history: HistoryLookUp, jobs: Jobs
+) -> None:
     failures: Counter[str] = Counter()
     told_at_s = 0.0
     told: list[dict[str, object]] | None = None
@@ -102,6 +106,7 @@ def _go_round(config: Config, spool: Spool, assembler: Assembler, orders: Orders
         if time.monotonic() - told_at_s >= _WAITING_EVERY_S:
             told_at_s = time.monotonic()
             orders.remind()
+            _look_again(history)
             waiting: list[dict[str, object]] = [
                 {
                     "study": item.key.study,
@@ -138,6 +143,15 @@ def _decide(ready: StudyReady, assembler: Assembler, orders: Orders, jobs: Jobs,
     for job_id in to_run:
         jobs.enqueue(job_id)
     assembler.done(ready)
+
+
+def _look_again(history: HistoryLookUp) -> None:
+    """Questions that a peer left open are asked again when it may be there again."""
+    try:
+        if count := history.look_again():
+            logs.event(log, "earlier studies are looked up again", questions=count)
+    except Exception:  # the database may be away for a moment; the questions stand there
+        log.exception("earlier studies not looked up again")
 
 
 def _tell_waiting(spool: Spool, waiting: list[dict[str, object]]) -> None:

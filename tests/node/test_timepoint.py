@@ -173,6 +173,20 @@ def test_rules_that_disagree_tell_nothing() -> None:
     assert "disagree" in str(finding.hold_reason)
 
 
+def test_upper_and_lower_case_are_one_to_a_rule() -> None:
+    settings = TimePointSettings(tag_rules=(rule("^baseline$"),))
+    finding = time_point_of(study(attributes=(("ClinicalTrialTimePointID", "BASELINE"),)), settings=settings)
+    assert finding.time_point is PRE
+
+
+def test_two_requests_that_rules_take_differently_tell_nothing() -> None:
+    asked = "RequestedProcedureDescription"
+    settings = TimePointSettings(tag_rules=(rule("staging", keyword=asked), rule("restaging", "post", asked)))
+    header = study(attributes=((asked, "MR liver staging"), (asked, "MR liver restaging")))
+    finding = time_point_of(header, settings=settings)
+    assert (finding.time_point, finding.source) == (UNKNOWN, "tag-rule")
+
+
 def test_no_reason_names_the_patient_or_a_date() -> None:
     finding = time_point_of(study(patient_id="SECRET"), therapies=[Therapy("SECRET", "", "x", date(2026, 3, 1))])
     told = " ".join(reason.what for reason in finding.reasons)

@@ -132,7 +132,7 @@ def test_a_database_of_a_newer_node_is_refused(kind: str, request: pytest.Fixtur
     with newer.begin() as rows:
         rows.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     newer.close()
-    with pytest.raises(ConfigurationError, match="revision 9999, this node knows up to 0002"):
+    with pytest.raises(ConfigurationError, match=f"revision 9999, this node knows up to {REVISION}"):
         _open(tmp_path, url)
 
 

@@ -1,0 +1,463 @@
+"""Earlier studies, here and at a peer: asked where a rule needs them, kept, and asked again where nobody answered.
+
+Real spool, real database, the simulator's archive as the peer; only the clock is the test's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from model.card import TrainingStatement
+from model.training.demo_card import draft_card
+from node.assembly import Assembler
+from node.bundles import BundleCard
+from node.config import AssemblySettings, Config
+from node.database import Database, utc_now
+from node.database_history import lookups_of, open_lookups
+from node.database_jobs import Job, list_jobs
+from node.domain import JobState, SeriesKey, TimePoint
+from node.history_lookup import HistoryLookUp
+from node.operator import confirm_job, enter_therapies, withdraw_therapy
+from node.orders import Orders
+from node.retrial import retry_since
+from node.spool import Spool, folder_name
+from node.timepoint import Therapy
+from simulator.archive import Archive
+from tests.serving import write_config
+
+POST_BY_STAGING = {"keyword": "StudyDescription", "pattern": "before chemo", "days_before": [28, 200]}
+POST_BY_STAGING |= {"time_point": "post"}
+POST_BY_MR = {"keyword": "ModalitiesInStudy", "pattern": "MR", "days_before": [28, 200], "time_point": "post"}
+SAME_VISIT = {"was": "pre", "days_before": [0, 3], "time_point": "pre"}
+PRE_T2, POST_T2 = "pre-nact-t2wi", "post-nact-t2wi"
+
+
+def instance(number: int = 0, **tags: Any) -> Dataset:
+    """The header of an axial T2 slice of patient P-1 on 2026-06-01."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", generate_uid()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.9"
+    dataset.PatientID, dataset.PatientName, dataset.StudyDate = "P-1", "Somebody^Else", "20260601"
+    dataset.Modality, dataset.ImageType, dataset.BodyPartExamined = "MR", ["ORIGINAL", "PRIMARY"], "LIVER"
+    dataset.SeriesDescription, dataset.ScanningSequence, dataset.ScanOptions = "t2 fs", "SE", "FS"
+    dataset.EchoTime, dataset.RepetitionTime, dataset.PixelSpacing = "84", "4000", [1.5, 1.5]
+    dataset.Rows = dataset.Columns = 8
+    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 7 * number]
+    for keyword, told in tags.items():
+        setattr(dataset, keyword, told)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def as_file(dataset: Dataset) -> bytes:
+    """A Part-10 file."""
+    file = BytesIO()
+    dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+@dataclass
+class Desk:
+    """A node's decisions without its processes, and a clock that only the test moves."""
+
+    config: Config
+    spool: Spool
+    database: Database
+    orders: Orders
+    history: HistoryLookUp
+    assembler: Assembler
+    hands: list[float]
+
+    def receive(self, study_uid: str = "1.2.3", called_ae: str = "CRLM-NODE", **tags: Any) -> None:
+        """A study of one T2 series comes in."""
+        for number in range(12):
+            dataset = instance(number, StudyInstanceUID=study_uid, SeriesInstanceUID=f"{study_uid}.4", **tags)
+            dataset.file_meta.ReceivingApplicationEntityTitle = called_ae
+            key = SeriesKey(folder_name(study_uid), folder_name(dataset.SeriesInstanceUID))
+            folder = self.spool.series_folder(key)
+            folder.mkdir(parents=True, exist_ok=True)
+            dataset.save_as(folder / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)
+        self.spool.mark_dirty(key)
+
+    def decide(self) -> None:
+        """Let the assembler look until nothing moves."""
+        while ready := self.assembler.step():
+            for study in ready:
+                self.orders.consider(study)
+                self.assembler.done(study)
+
+    def job(self, study_uid: str = "1.2.3") -> Job:
+        """What the study's job is now."""
+        with self.database.read() as rows:
+            jobs = [job for job in list_jobs(rows, study_uid=study_uid) if job.state is not JobState.SUPERSEDED]
+        (job,) = jobs
+        return job
+
+    def outcome(self, study_uid: str = "1.2.3") -> tuple[JobState, str]:
+        job = self.job(study_uid)
+        return job.state, job.condition
+
+    def questions(self) -> int:
+        with self.database.read() as rows:
+            return len(open_lookups(rows))
+
+    def pass_time(self, seconds: float) -> None:
+        self.hands[0] += seconds
+
+
+@dataclass
+class House:
+    """Opens desks at one archive."""
+
+    folder: Path
+    archive: Archive
+    desks: ExitStack
+
+    def desk(self, *rules: Mapping[str, Any], tag_rules: tuple[Mapping[str, Any], ...] = ()) -> Desk:
+        peers = {
+            "results": {"protocol": "folder", "path": str(self.folder / "results"), "may_receive": True},
+            "pacs": {
+                "ae_title": "ARCHIVE",
+                "host": "127.0.0.1",
+                "port": self.archive.port,
+                "look_up_earlier_studies": True,
+                "timeout_s": 5,
+                "retry": {"first_s": 30, "factor": 2},
+            },
+        }
+        time_point = {"earlier_studies": [dict(rule) for rule in rules], "tag_rules": [dict(r) for r in tag_rules]}
+        config = write_config(
+            self.folder,
+            peers=peers,
+            bundles=self.folder,
+            deliver_to=["results"],
+            node={"time_point": time_point},
+        )
+        spool, database = Spool.open(config.spool_path), Database.open(config)
+        self.desks.callback(database.close)
+        hands = [0.0]
+        history = HistoryLookUp(config, spool, database, clock=lambda: hands[0])
+        orders = Orders(config, spool, database, _cards(config), look_up=history.look_up)
+        assembler = Assembler(spool, AssemblySettings(series_quiet_s=0, study_quiet_s=0, gap_patience_s=0))
+        return Desk(config, spool, database, orders, history, assembler, hands)
+
+    def archive_has(self, **tags: Any) -> None:
+        """A study of the patient that the archive holds, 2026-04-01 unless another day is told."""
+        told = {"StudyDate": "20260401", "StudyDescription": "MR staging before chemo", **tags}
+        self.archive.shelf.keep(
+            as_file(instance(StudyInstanceUID=generate_uid(), SeriesInstanceUID=generate_uid(), **told))
+        )
+
+
+def _cards(config: Config) -> dict[str, BundleCard]:
+    statement = TrainingStatement(trained_on="phantom", description="none", cases=0, licence="Apache-2.0")
+    return {
+        route.bundle: BundleCard(draft_card(route.condition, training=statement, trained=False), Path(), route.bundle)
+        for route in config.routes
+    }
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    with Archive(tmp_path_factory.mktemp("archive")) as running:
+        yield running
+
+
+@pytest.fixture
+def house(tmp_path: Path, archive: Archive) -> Iterator[House]:
+    """An archive that is up and empty."""
+    archive.offline = False
+    archive.shelf.clear()
+    with ExitStack() as desks:
+        yield House(tmp_path, archive, desks)
+
+
+# --- at a peer
+
+
+def test_an_earlier_study_at_a_peer_decides_where_a_rule_says_so(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_the_modalities_of_an_earlier_study_are_told_too(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_MR)
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_without_rules_no_peer_is_asked_and_nothing_is_kept(house: House) -> None:
+    house.archive_has()
+    desk = house.desk()
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.HELD, f"{PRE_T2} or {POST_T2}")
+    with desk.database.read() as rows:
+        assert lookups_of(rows, "1.2.3") == {}
+
+
+def test_a_study_with_a_word_of_its_own_waits_for_no_peer(house: House) -> None:
+    desk = house.desk(POST_BY_STAGING)
+    house.archive.offline = True
+    desk.receive(called_ae="CRLM-PRE")
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, PRE_T2)
+    assert desk.questions() == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"PatientID": "P-10"},
+        {"IssuerOfPatientID": "ANOTHER-HOSPITAL"},
+        {"StudyDate": "20260515"},
+        {"StudyDate": "20251001"},
+        {"StudyDate": "20260701"},
+        {"StudyDate": ""},
+        {"StudyDescription": "MR follow-up"},
+    ],
+    ids=["patient", "issuer", "too near", "too far", "later", "no date", "description"],
+)
+def test_what_the_archive_holds_beside_that_proves_nothing(house: House, other: dict[str, str]) -> None:
+    house.archive_has(**other)
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.HELD, f"{PRE_T2} or {POST_T2}")
+    assert "nobody told" in desk.job().reason
+
+
+def test_a_study_is_no_earlier_study_of_itself(house: House) -> None:
+    same_day = {**POST_BY_STAGING, "days_before": [0, 200]}
+    house.archive.shelf.keep(as_file(instance(StudyDescription="before chemo")))
+    desk = house.desk(same_day)
+    desk.receive()
+    desk.decide()
+    assert desk.job().state is JobState.HELD
+
+
+def test_the_explanation_names_rule_distance_and_peer_but_neither_day_nor_patient(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    (tried,) = retry_since(desk.config, desk.spool, desk.database, utc_now() - timedelta(days=1))
+    told = str(tried.before.volumes)
+    assert "post-treatment: an earlier study, 61 days before, has such a StudyDescription (known to pacs)" in told
+    assert "2026" not in told
+    assert "P-1'" not in told
+
+
+def test_a_dry_run_decides_by_what_was_found_and_asks_nobody(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    house.archive.offline = True
+    (tried,) = retry_since(desk.config, desk.spool, desk.database, utc_now() - timedelta(days=1))
+    assert tried.after is not None
+    assert (tried.is_changed, tried.after.condition) == (False, POST_T2)
+
+
+# --- a peer that does not answer
+
+
+def test_a_peer_that_is_down_holds_the_study_and_once_up_decides_it(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    house.archive.offline = True
+    desk.receive()
+    desk.decide()
+    assert desk.job().state is JobState.HELD
+    assert "earlier studies could not be looked up: pacs: ARCHIVE@127.0.0.1" in desk.job().reason
+    house.archive.offline = False
+    assert desk.history.look_again() == 0  # it is let alone for its pause
+    desk.pass_time(30)
+    assert desk.history.look_again() == 1
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+    assert desk.questions() == 0
+
+
+def test_a_peer_that_is_down_is_asked_once_for_many_studies(house: House) -> None:
+    desk = house.desk(POST_BY_STAGING)
+    house.archive.offline = True
+    for number in range(3):
+        desk.receive(f"1.2.{number}")
+        desk.decide()
+        house.archive.offline = False  # the later ones would get an answer, if they asked
+    assert desk.questions() == 3
+    desk.pass_time(30)
+    assert desk.history.look_again() == 3
+
+
+def test_a_peer_that_stays_down_is_asked_less_and_less(house: House) -> None:
+    desk = house.desk(POST_BY_STAGING)
+    house.archive.offline = True
+    desk.receive()
+    desk.decide()
+    desk.pass_time(30)
+    assert desk.history.look_again() == 1
+    desk.decide()
+    desk.pass_time(30)
+    assert desk.history.look_again() == 0
+    desk.pass_time(30)
+    assert desk.history.look_again() == 1
+
+
+def test_an_open_question_survives_a_restart(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    house.archive.offline = True
+    desk.receive()
+    desk.decide()
+    house.archive.offline = False
+    restarted = HistoryLookUp(desk.config, desk.spool, desk.database, clock=lambda: desk.hands[0])
+    assert restarted.look_again() == 1
+    desk.orders = Orders(desk.config, desk.spool, desk.database, _cards(desk.config), look_up=restarted.look_up)
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_a_decision_by_an_answer_outlives_the_peer(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    house.archive.offline = True
+    desk.spool.mark_study(folder_name("1.2.3"))
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_an_answer_without_a_fitting_study_stands_while_the_peer_is_away_and_is_renewed_after(house: House) -> None:
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    house.archive.offline = True
+    desk.spool.mark_study(folder_name("1.2.3"))
+    desk.decide()
+    assert "nobody told" in desk.job().reason
+    house.archive.offline = False
+    house.archive_has()
+    desk.pass_time(30)
+    desk.spool.mark_study(folder_name("1.2.3"))
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_an_answer_on_another_patient_is_none(house: House) -> None:
+    house.archive_has()
+    desk = house.desk(POST_BY_STAGING)
+    desk.receive()
+    desk.decide()
+    for path in desk.spool.instances(SeriesKey(folder_name("1.2.3"), folder_name("1.2.3.4"))):
+        path.unlink()
+    desk.receive(PatientID="P-2")
+    desk.decide()
+    assert desk.job().state is JobState.HELD
+
+
+# --- here
+
+
+def test_the_other_half_of_a_visit_is_known_here(house: House) -> None:
+    desk = house.desk(SAME_VISIT)
+    desk.receive("1.2.1", called_ae="CRLM-PRE", StudyDate="20260531")
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, PRE_T2)
+
+
+def test_a_description_is_known_here_without_any_peer(house: House) -> None:
+    desk = house.desk(POST_BY_STAGING)
+    desk.config = replace(desk.config, peers={"results": desk.config.peers["results"]})
+    desk.orders = Orders(desk.config, desk.spool, desk.database, _cards(desk.config))
+    desk.receive("1.2.1", StudyDate="20260401", StudyDescription="MR before chemo")
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_what_an_earlier_study_was_by_another_earlier_study_is_no_word(house: House) -> None:
+    desk = house.desk(SAME_VISIT)
+    for number, day in enumerate(("20260529", "20260531", "20260603")):
+        desk.receive(f"1.2.{number}", called_ae="CRLM-NODE" if number else "CRLM-PRE", StudyDate=day)
+        desk.decide()
+    assert [desk.outcome(f"1.2.{n}")[0] for n in range(3)] == [JobState.QUEUED, JobState.QUEUED, JobState.HELD]
+
+
+def test_an_earlier_study_that_comes_later_decides_the_one_that_waits(house: House) -> None:
+    desk = house.desk(SAME_VISIT)
+    desk.receive()
+    desk.decide()
+    assert desk.job().state is JobState.HELD
+    desk.receive("1.2.1", called_ae="CRLM-PRE", StudyDate="20260531")
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, PRE_T2)
+
+
+def test_a_persons_word_on_an_earlier_study_decides_the_later_one(house: House) -> None:
+    desk = house.desk(SAME_VISIT)
+    desk.receive("1.2.1", StudyDate="20260531")
+    desk.receive()
+    desk.decide()
+    held = desk.job("1.2.1")
+    confirm_job(desk.config, desk.spool, desk.database, held.job_id, condition=None, time_point=TimePoint.PRE)
+    desk.decide()
+    assert desk.outcome("1.2.1") == (JobState.QUEUED, PRE_T2)
+    assert desk.outcome() == (JobState.QUEUED, PRE_T2)
+
+
+def test_a_therapy_decides_and_its_removal_takes_back_what_follows_from_an_earlier_study(house: House) -> None:
+    desk = house.desk(SAME_VISIT)
+    desk.receive("1.2.1", StudyDate="20260531")
+    desk.receive()
+    desk.decide()
+    therapy = Therapy.from_iso(patient_id="P-1", issuer="", name="FOLFOX", start="2026-05-31")
+    enter_therapies(desk.spool, desk.database, [therapy], default_issuer="")
+    desk.decide()
+    # the therapy itself speaks on the later one: one day on it
+    assert desk.outcome("1.2.1") == (JobState.QUEUED, PRE_T2)
+    assert "on therapy for 1 days" in desk.job().reason
+    withdraw_therapy(desk.spool, desk.database, 1)
+    desk.decide()
+    assert desk.job("1.2.1").state is desk.job().state is JobState.HELD
+
+
+def test_a_tag_rules_pre_after_a_known_post_waits_for_a_person(house: House) -> None:
+    baseline = {"keyword": "StudyDescription", "pattern": "baseline", "time_point": "pre"}
+    desk = house.desk(SAME_VISIT, tag_rules=(baseline,))
+    desk.receive("1.2.1", called_ae="CRLM-POST", StudyDate="20260301")
+    desk.receive(StudyDescription="baseline")
+    desk.decide()
+    assert desk.job().state is JobState.HELD
+    assert "an earlier study of this patient was post-treatment" in desk.job().reason
+
+
+def test_another_patients_studies_are_not_looked_at(house: House) -> None:
+    desk = house.desk(SAME_VISIT)
+    desk.receive("1.2.1", called_ae="CRLM-PRE", StudyDate="20260531", PatientID="P-2")
+    desk.receive("1.2.2", called_ae="CRLM-PRE", StudyDate="20260531", IssuerOfPatientID="ELSEWHERE")
+    desk.receive()
+    desk.decide()
+    assert desk.job().state is JobState.HELD
