@@ -17,11 +17,13 @@ import pytest
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from typer.testing import CliRunner
 
 from model.card import TrainingStatement
 from model.training.demo_card import draft_card
 from node.assembly import Assembler
 from node.bundles import BundleCard
+from node.cli_jobs import therapies_app
 from node.config import AssemblySettings, Config
 from node.database import Database, utc_now
 from node.database_history import lookups_of, open_lookups
@@ -461,3 +463,24 @@ def test_another_patients_studies_are_not_looked_at(house: House) -> None:
     desk.receive()
     desk.decide()
     assert desk.job().state is JobState.HELD
+
+
+# --- therapies by the command line
+
+
+def test_every_verb_on_therapies_has_the_patients_studies_looked_at_again(house: House) -> None:
+    desk = house.desk()
+    desk.receive()
+    desk.decide()
+    listed = house.folder / "therapies.csv"
+    listed.write_text("patient_id,start\nP-1,2026-06-02\n", encoding="utf-8")
+    folder = ["--config", str(desk.config.folder)]
+    for verb, states in (
+        (["add", "P-1", "--start", "2026-06-02", *folder], {JobState.QUEUED}),
+        (["remove", "1", *folder], {JobState.HELD}),
+        (["import", str(listed), *folder], {JobState.QUEUED}),
+    ):
+        told = CliRunner().invoke(therapies_app, verb)
+        assert (told.exit_code, "1 known studies" in told.output or "1 studies" in told.output) == (0, True)
+        desk.decide()
+        assert {desk.job().state} == states, verb

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
@@ -19,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from node.config import load_config
 from node.database import MIGRATIONS, Database, Rows, create_database_engine, iso, moment_of, utc_now
+from node.database_history import Lookup, OpenLookup, lookups_of, open_lookups, record_lookup
 from node.database_jobs import (
     TRANSITIONS,
     ForbiddenTransition,
@@ -123,6 +126,44 @@ def test_two_first_starts_at_once_make_one_schema(tmp_path: Path) -> None:
     assert len(opened) == 4
     for database in opened:
         database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_of_an_older_node_is_brought_up_to_date_with_what_is_in_it(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("postgres").create_schema() if kind == "postgresql" else None
+    config = load_config(write_config(tmp_path / "config", tmp_path / "spool", url), environment={})
+    engine = create_database_engine(config.database_url)
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0001")
+        connection.execute(text("INSERT INTO patients VALUES ('k', 'P-1', '', '')"))
+        columns = "study_uid, spool_key, patient_key, operator_time_point, first_instance_at, last_instance_at"
+        connection.execute(text(f"INSERT INTO studies ({columns}) VALUES ('1.2', '1.2', 'k', 'pre', 'a', 'b')"))
+    engine.dispose()
+    opened = _open(tmp_path, url)
+    with opened.begin() as rows:
+        study = study_of(rows, "1.2")
+        assert study is not None
+        assert (study.operator_time_point, study.study_description) == (TimePoint.PRE, None)
+        record_lookup(rows, "1.2", "pacs", Lookup("q", found=((3, {"StudyDescription": "x"}),)))
+        assert lookups_of(rows, "1.2") == {"pacs": Lookup("q", found=((3, {"StudyDescription": "x"}),))}
+    opened.close()
+
+
+def test_an_open_question_is_forgotten_when_it_is_answered(database: Database) -> None:
+    with database.begin() as rows:
+        key = patient_key(rows, "P-1", "")
+        facts = {"patient_key": key, "study_date": None, "called_ae": None, "calling_ae": None}
+        record_study(rows, "1.2", spool_key="1.2", first_instance_at="a", last_instance_at="b", **facts)
+        record_lookup(rows, "1.2", "pacs", Lookup("q", reason="not reachable"))
+        assert open_lookups(rows) == [OpenLookup("1.2", "1.2", "pacs")]
+        record_lookup(rows, "1.2", "pacs", Lookup("q"))
+        assert open_lookups(rows) == []
+        assert lookups_of(rows, "1.2")["pacs"].is_answer
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
