@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 from pydicom.dataset import Dataset
 
+from simulator.directions import Direction
+
 GE_B_OFFSET = 1_000_000_000  # GE adds it to the b-value of a multi-b series; readers take the rest of the division
 UIH_ACTUAL_SHARE = 0.93  # the actual b-value is below the nominal one (930 of 1000 on a uMR 770)
 
@@ -27,11 +29,18 @@ class Shot:
     slices: int
     volume_number: int  # 1 is the first b-value
     volumes: int
+    direction: Direction | None = None  # of the diffusion gradient; None is the trace over all
+    is_of_traces: bool = True  # the series holds traces, not directions
 
     @property
     def is_weighted(self) -> bool:
         """Diffusion weighted, not the b = 0 image."""
         return self.weighting == "dwi" and self.b_s_mm2 > 0
+
+    @property
+    def vector(self) -> Direction:
+        """The gradient's direction as vendors write it: of a trace zeros."""
+        return self.direction or (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,23 @@ def _ge_mr(ds: Dataset, shot: Shot) -> None:
     acquisition.add_new(0x9C, "LO", "epi2" if is_dwi else "frfseopt")
     acquisition.add_new(0x9E, "LO", "EPI2" if is_dwi else "FRFSE")
     acquisition.add_new(0xA4, "SS", 1)  # fat saturation
-    ds.private_block(0x0021, "GEMS_RELA_01", create=True).add_new(0x5A, "SL", 64 if is_dwi else 0)  # 64: 3-in-1
+    series_kind = 0 if not is_dwi else 64 if shot.is_of_traces else 16  # 64: 3-in-1, 16: tensor
+    ds.private_block(0x0021, "GEMS_RELA_01", create=True).add_new(0x5A, "SL", series_kind)
     parameters = ds.private_block(0x0043, "GEMS_PARM_01", create=True)
     if is_dwi:
-        parameters.add_new(0x30, "SS", 19 if shot.is_weighted else 14)  # 19: trace, 14: b = 0
+        kind = 19 if shot.direction is None else 16
+        parameters.add_new(0x30, "SS", kind if shot.is_weighted else 14)  # 19: trace, 16: a direction, 14: b = 0
         first = int(shot.b_s_mm2) + (GE_B_OFFSET if shot.is_weighted else 0)
         parameters.add_new(0x39, "IS", [first, 8, 0, 0])
         if shot.is_weighted:  # since RX27 also the public element, but not on the b = 0 image
             ds.DiffusionBValue = shot.b_s_mm2
+        if shot.direction:
+            for offset, part in zip((0xBB, 0xBC, 0xBD), shot.direction, strict=True):
+                acquisition.add_new(offset, "DS", f"{part:.6f}")
+
+
+_SIEMENS_TRACE = ("DERIVED", "PRIMARY", "DIFFUSION", "TRACEW")
+_SIEMENS_SINGLE = ("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE")
 
 
 def _siemens_mr(ds: Dataset, shot: Shot) -> None:
@@ -95,15 +113,17 @@ def _siemens_mr(ds: Dataset, shot: Shot) -> None:
         ds.SequenceName = "*tse2d1_16"
         ds.SeriesDescription = ds.ProtocolName = "t2_tse_fs_tra_trig"
         return
-    kind = ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"] if shot.is_weighted else ["ORIGINAL", "PRIMARY", "DIFFUSION"]
-    ds.ImageType = [*kind, "DIS2D"] if shot.is_weighted else [*kind, "NONE", "DIS2D"]
+    is_trace = shot.is_weighted and shot.direction is None
+    ds.ImageType = [*(_SIEMENS_TRACE if is_trace else _SIEMENS_SINGLE), "DIS2D"]
     ds.ScanningSequence, ds.SequenceVariant = "EP", ["SK", "SP"]
     b = int(shot.b_s_mm2)
-    ds.SequenceName = f"*ep_b{b}t" if shot.is_weighted else "*ep_b0"
-    ds.SeriesDescription = "ep2d_diff_10b_tra_trig_TRACEW"
+    ds.SequenceName = f"*ep_b{b}t" if is_trace else f"*ep_b{b}#{shot.volume_number}" if shot.direction else "*ep_b0"
+    ds.SeriesDescription = "ep2d_diff_10b_tra_trig" + ("_TRACEW" if shot.is_of_traces else "")
     ds.ProtocolName = "ep2d_diff_10b_tra_trig"
     private.add_new(0x0C, "IS", b)
-    private.add_new(0x0D, "CS", "ISOTROPIC" if shot.is_weighted else "NONE")
+    private.add_new(0x0D, "CS", "ISOTROPIC" if is_trace else "DIRECTIONAL" if shot.direction else "NONE")
+    if shot.direction:
+        private.add_new(0x0E, "FD", list(shot.direction))
 
 
 def _philips_mr(ds: Dataset, shot: Shot) -> None:
@@ -121,12 +141,15 @@ def _philips_mr(ds: Dataset, shot: Shot) -> None:
     private.add_new(0x0E, "FL", 0.0033)  # scale slope SS: comparable between scans only as DV / (RS · SS)
     if is_dwi:
         imaging.add_new(0x03, "FL", float(shot.b_s_mm2))
-        imaging.add_new(0x04, "CS", "I")
+        imaging.add_new(0x04, "CS", "I" if shot.direction is None else "O")
         indices = ds.private_block(0x2005, "Philips MR Imaging DD 005", create=True)
         indices.add_new(0x12, "IS", shot.volume_number)
         indices.add_new(0x13, "IS", 1)
         ds.DiffusionBValue = float(shot.b_s_mm2)
-        ds.DiffusionGradientOrientation = [0.0, 0.0, 0.0]
+        ds.DiffusionGradientOrientation = list(shot.vector)
+        if shot.direction:
+            for offset, part in zip((0xB0, 0xB1, 0xB2), shot.direction, strict=True):
+                private.add_new(offset, "FL", part)
 
 
 def _canon_mr(ds: Dataset, shot: Shot) -> None:
@@ -140,7 +163,7 @@ def _canon_mr(ds: Dataset, shot: Shot) -> None:
     ds.add_new(0x700D0010, "LO", "CANON_MEC_MR3")
     if shot.is_weighted:  # Canon leaves the element out for b = 0
         ds.DiffusionBValue = float(shot.b_s_mm2)
-        ds.ImageComments = f"b={int(shot.b_s_mm2)}(0.000,0.000,0.000)"
+        ds.ImageComments = f"b={int(shot.b_s_mm2)}({','.join(f'{part:.3f}' for part in shot.vector)})"
 
 
 def _uih_mr(ds: Dataset, shot: Shot) -> None:
@@ -156,7 +179,7 @@ def _uih_mr(ds: Dataset, shot: Shot) -> None:
         private.add_new(0x09, "FD", b * UIH_ACTUAL_SHARE if b else 1.25)
         private.add_new(0x0A, "FD", b)
         private.add_new(0x2D, "ST", f"epi_dwi_b{int(b)}")
-        private.add_new(0x37, "FD", [0.0, 0.0, 0.0])
+        private.add_new(0x37, "FD", list(shot.vector))
 
 
 def _ge_ct(ds: Dataset, shot: Shot) -> None:

@@ -182,9 +182,16 @@ def _frame(item: Dataset, shot: Shot) -> Dataset:
     )
     frame.FrameVOILUTSequence = _items(WindowCenter=item.WindowCenter, WindowWidth=item.WindowWidth)
     if shot.weighting == "dwi":
-        directionality = "ISOTROPIC" if shot.is_weighted else "NONE"
-        frame.MRDiffusionSequence = _items(DiffusionBValue=float(shot.b_s_mm2), DiffusionDirectionality=directionality)
+        frame.MRDiffusionSequence = Items([_diffusion(shot)])
     return frame
+
+
+def _diffusion(shot: Shot) -> Dataset:
+    directionality = "NONE" if not shot.is_weighted else "DIRECTIONAL" if shot.direction else "ISOTROPIC"
+    item = _item(DiffusionBValue=float(shot.b_s_mm2), DiffusionDirectionality=directionality)
+    if shot.direction:
+        item.DiffusionGradientDirectionSequence = _items(DiffusionGradientOrientation=list(shot.direction))
+    return item
 
 
 def _items(**values: Any) -> Items:

@@ -23,6 +23,7 @@ from model.phantom import Phantom
 from model.phantom_physics import DWI, T2WI
 from model.volume import Float, Volume
 from simulator.dialects import DIALECTS, Dialect, PixelFormat, Shot
+from simulator.directions import Direction, along
 from simulator.enhanced import enhanced_mr
 from simulator.identity import StudyIdentity, study_of, uid
 from simulator.sending import SendResult, send
@@ -57,6 +58,7 @@ class SeriesPlan:
 
     `order` is that of instance numbers and file names along the patient's z axis; `twin` a key of `TWINS`; `extra`
     (keyword → value, None deletes) is written last on every instance; `is_multiframe` asks for one enhanced object.
+    With `directions` (unit vectors) each weighted volume of a DWI is written as these directions and no trace.
     """
 
     phantom: Phantom
@@ -67,6 +69,7 @@ class SeriesPlan:
     twin: str | None = None
     is_multiframe: bool = False
     patient_position: str = "HFS"
+    directions: tuple[Direction, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +83,8 @@ class SeriesPlan:
             raise ValueError("enhanced multi-frame is written for MR only")
         if self.is_multiframe and self.twin is not None:
             raise ValueError("twins are written as classic instances")
+        if self.directions and (self.weighting != "dwi" or self.twin is not None):
+            raise ValueError("directions are those of a plain diffusion-weighted series")
         if self.twin is not None:
             self._check_twin(self.twin)
 
@@ -96,11 +101,15 @@ class SeriesPlan:
         condition = self.phantom.condition
         return "ct" if condition.startswith("ct") else "dwi" if condition.endswith("dwi") else "t2"
 
-    def volumes(self) -> list[tuple[float, Volume]]:
-        """(b-value, volume) as acquired; maps and projections have one volume only."""
-        if self.twin is None or self.weighting != "dwi":
-            return list(self.phantom.volumes.items())
-        return [(b, v) for b, v in self.phantom.volumes.items() if v is self.phantom.image]
+    def volumes(self) -> list[tuple[float, Direction | None, Volume]]:
+        """(b-value, direction, volume) as acquired; maps and projections have one volume only."""
+        found: list[tuple[float, Direction | None, Volume]] = []
+        for b, volume in self.phantom.volumes.items():
+            if self.directions and b:
+                found += [(b, direction, along(volume, b, direction)) for direction in self.directions]
+            elif self.twin is None or self.weighting != "dwi" or volume is self.phantom.image:
+                found.append((b, None, volume))
+        return found
 
     def slice_indices(self) -> list[int]:
         """Array indices of the slices that are written, lowest z first."""
@@ -121,7 +130,8 @@ def write_series(
     """Writes one series into `out_dir` (and `truth.json`, `truth_mask.npz` beside it); returns the DICOM files.
 
     Keywords are those of `SeriesPlan`: dialect, order, series_number, series_description, twin, is_multiframe,
-    patient_position, extra. The files' names follow the instance numbers. Raises ValueError for a plan that is none.
+    patient_position, directions, extra. The files' names follow the instance numbers. Raises ValueError for a plan
+    that is none.
     """
     chosen = SeriesPlan(phantom, **plan)
     identity = study or study_of(phantom.condition, phantom.seed)
@@ -174,7 +184,7 @@ def _numbered(plan: SeriesPlan, identity: StudyIdentity, series_uid: str) -> Ite
         shots = [shot for _, shot in sorted(enumerate(shots), key=lambda item: _descending(item[1]))]
     elif plan.order == "shuffled":
         np.random.default_rng(plan.phantom.seed).shuffle(shots)
-    pixels = {number: _stored(plan, volume) for number, (_, volume) in enumerate(plan.volumes(), start=1)}
+    pixels = {number: _stored(plan, volume) for number, (_, _, volume) in enumerate(plan.volumes(), start=1)}
     for instance_number, (index, shot) in enumerate(shots, start=1):
         stored, slope, intercept = pixels[shot.volume_number]
         dataset = _header(plan, identity, series_uid, shot, index, instance_number)
@@ -186,9 +196,10 @@ def _numbered(plan: SeriesPlan, identity: StudyIdentity, series_uid: str) -> Ite
 def _shots(plan: SeriesPlan) -> Iterator[tuple[int, Shot]]:
     """(array index, shot), volume by volume, from below upwards."""
     volumes, indices = plan.volumes(), plan.slice_indices()
-    for volume_number, (b, _) in enumerate(volumes, start=1):
+    for volume_number, (b, direction, _) in enumerate(volumes, start=1):
         for slice_number, index in enumerate(indices, start=1):
-            yield index, Shot(plan.weighting, b, slice_number, len(indices), volume_number, len(volumes))
+            place = (slice_number, len(indices), volume_number, len(volumes))
+            yield index, Shot(plan.weighting, b, *place, direction, is_of_traces=not plan.directions)
 
 
 def _descending(item: tuple[int, Shot]) -> tuple[int, int]:
@@ -354,8 +365,9 @@ def _write_truth(
     written: Sequence[_Written],
     out_dir: Path,
 ) -> None:
-    """The truth names, slice by slice, the instances of the volume that the network reads."""
-    wanted = 1 + [volume is plan.phantom.image for _, volume in plan.volumes()].index(True)
+    """The truth names, slice by slice, the instances of the volume that the network reads: of its first direction."""
+    read_b = next(b for b, volume in plan.phantom.volumes.items() if volume is plan.phantom.image)
+    wanted = 1 + [b for b, _, _ in plan.volumes()].index(read_b)
     of_slice = {item.index: item.dataset.SOPInstanceUID for item in written if item.shot.volume_number == wanted}
     uids = [uid("enhanced", series_uid)] if plan.is_multiframe else [str(of_slice[index]) for index in sorted(of_slice)]
     write_truth(out_dir, plan.phantom, identity.study_instance_uid, series_uid, uids)

@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from model.phantom import GEOMETRIES, Phantom, make_phantom
+from simulator.directions import ORTHOGONAL
 from simulator.modality import DIALECTS, ORDERS, TWINS, SeriesPlan, read_truth, study_of, write_series, write_study
 
 PhantomOf = Callable[[str], Phantom]
@@ -223,6 +224,7 @@ def test_each_twin_differs_in_what_its_name_says(phantom_of: PhantomOf, tmp_path
         ({"order": "random"}, "unknown order"),
         ({"twin": "arterial"}, "is one of ct"),
         ({"twin": "eadc"}, "unknown twin"),
+        ({"directions": ORTHOGONAL}, "diffusion-weighted"),
     ],
 )
 def test_a_plan_that_is_none_is_refused(
@@ -230,6 +232,32 @@ def test_a_plan_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         write_series(phantom_of("pre-nact-t2wi"), tmp_path, **keywords)
+
+
+@pytest.mark.parametrize("dialect", MR_DIALECTS)
+def test_directions_of_a_b_value_have_the_trace_as_their_geometric_mean(
+    phantom_of: PhantomOf, tmp_path: Path, dialect: str
+) -> None:
+    phantom = phantom_of("pre-nact-dwi")
+    datasets = read(write_series(phantom, tmp_path, dialect=dialect, directions=ORTHOGONAL))
+    slices, first = phantom.geometry.slices, of_b1000(datasets, tmp_path)[0]
+    assert len(datasets) == slices * (1 + 3 * 2)
+    same_place = [ds for ds in datasets[-3 * slices :] if ds.ImagePositionPatient == first.ImagePositionPatient]
+    mean_HW = np.exp(np.mean([np.log(np.maximum(values(ds), 1e-3)) for ds in same_place], axis=0))
+    bright_HW = phantom.image.array_DHW[0] > 50  # where rounding to whole numbers is a small part
+    np.testing.assert_allclose(mean_HW[bright_HW], phantom.image.array_DHW[0][bright_HW], rtol=0.02)
+
+
+@pytest.mark.parametrize("dialect", MR_DIALECTS)
+@pytest.mark.parametrize("is_multiframe", [False, True])
+def test_dciodvfy_finds_no_error_in_a_direction(
+    phantom_of: PhantomOf, tmp_path: Path, dialect: str, is_multiframe: bool, require_peer: Callable[[str], Path]
+) -> None:
+    plan = {"dialect": dialect, "directions": ORTHOGONAL, "is_multiframe": is_multiframe}
+    path = write_series(phantom_of("pre-nact-dwi"), tmp_path, **plan)[-1]
+    program = require_peer("/usr/bin/dciodvfy")
+    told = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
 
 
 def test_uih_makes_no_ct_here(phantom_of: PhantomOf) -> None:
