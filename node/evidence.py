@@ -19,6 +19,8 @@ from node.evidence_ct import contrast, kernel_kind, phase_votes
 from node.evidence_declared import declared_signs, settle_weighting
 from node.evidence_facts import (
     CT,
+    DERIVED_MEAN,
+    DIFFUSION_WEIGHTED,
     LOCALIZER,
     NOT_AN_IMAGE,
     OTHER,
@@ -31,6 +33,7 @@ from node.evidence_facts import (
 )
 from node.evidence_geometry import geometry_of
 from node.evidence_kind import IMAGE_CLASSES, is_other_picture, kind_signs, region_signs, text_of
+from node.evidence_mean import DirectionMean, direction_means
 from node.evidence_mr import fat_suppression, mr_weighting, weighted_directionality
 from node.evidence_slices import SliceFacts, first_number, parse_date, read_slices
 from node.evidence_split import Part, split
@@ -104,7 +107,20 @@ def _volumes(instances: Sequence[tuple[Path, Dataset]], trust: Sequence[Trust]) 
     ]
     weighted = [part.b.value for part in parts if part.b]
     b_values = tuple(sorted({int(b) for b in weighted}))
-    return (*(_volume(part, parts, b_values, trust) for part in parts), *others)
+    volumes = [_volume(part, parts, b_values, trust) for part in parts]
+    means = [_mean(mean, _volume(mean.parts[0], parts, b_values, trust)) for mean in direction_means(parts)]
+    return (*volumes, *(mean for mean in means if mean.weighting in DIFFUSION_WEIGHTED), *others)
+
+
+def _mean(mean: DirectionMean, reference: VolumeFacts) -> VolumeFacts:
+    """The volume that the node would derive: all that is known of its first direction, but the direction."""
+    return replace(
+        reference,
+        other_directions=tuple(_members(part.slices) for part in mean.parts[1:]),
+        is_b_certain=all(part.b is not None and part.b.is_certain for part in mean.parts),
+        directionality=DERIVED_MEAN,
+        direction_signs=mean.signs,
+    )
 
 
 def _no_volume(path: Path, dataset: Dataset) -> VolumeFacts:

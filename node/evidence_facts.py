@@ -20,6 +20,8 @@ DIFFUSION_WEIGHTED = frozenset({DWI, DWI_TRACE})
 
 ISOTROPIC, DIRECTIONAL, UNWEIGHTED, UNTOLD = "isotropic", "directional", "none", "unknown"
 """Directionality of a diffusion volume, in the words of (0018,9075) and for what it leaves unsaid."""
+DERIVED_MEAN = "derived-mean"
+"""That of a geometric mean over directions, which the node itself derives (node/evidence_mean.py)."""
 
 SOUND = "sound"
 """What a sign about the kind of image says when it has nothing against an analysis."""
@@ -92,6 +94,8 @@ class VolumeFacts:
     geometry: Geometry
     members: tuple[Member, ...]
     """In the order of their positions along the normal."""
+    other_directions: tuple[tuple[Member, ...], ...] = ()
+    """Of a mean over directions: the members of all but the first direction, which `members` are."""
     b_values_s_mm2: tuple[int, ...] = ()
     """Nominal b-values of the whole series, sorted; () where it is not diffusion-weighted."""
     b_s_mm2: int | None = None
@@ -120,6 +124,11 @@ class VolumeFacts:
     """one, or what `SEVERAL_IN_SERIES` and `SEVERAL_IN_STUDY` say."""
     rejection: Sign | None = None
     """The key object note that takes one of its instances back."""
+
+    @property
+    def every_member(self) -> tuple[Member, ...]:
+        """Of all directions; a multi-frame instance once for each direction that it holds."""
+        return tuple(member for members in (self.members, *self.other_directions) for member in members)
 
     @property
     def contrast_phase(self) -> str | None:

@@ -92,26 +92,31 @@ def _planes(slices: Sequence[SliceFacts]) -> list[int]:
     """Which stack of parallel slices each belongs to; those without orientation are one of their own."""
     known: list[tuple[float, ...]] = []
     for orientation in sorted({item.orientation for item in slices}):
-        if not any(_is_parallel(orientation, other) for other in known):
+        if not any(is_parallel(orientation, other) for other in known):
             known.append(orientation)
     number = {
-        orientation: next(index for index, other in enumerate(known) if _is_parallel(orientation, other))
+        orientation: next(index for index, other in enumerate(known) if is_parallel(orientation, other))
         for orientation in {item.orientation for item in slices}
     }
     return [number[item.orientation] for item in slices]
 
 
-def _is_parallel(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def is_parallel(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return len(one) == len(other) and all(abs(a - b) < PARALLEL for a, b in zip(one, other, strict=True))
 
 
 def _identity(item: SliceFacts, plane: int) -> Hashable:
-    spacing = tuple(round(mm, 3) for mm in item.pixel_spacing_mm)
-    echo = None if item.echo_time_ms is None else round(item.echo_time_ms)
     is_weighted = item.b is not None and item.b.value >= LOWEST_WEIGHTED_B
     direction = (directionality_of(item.b, item.direction_signs), item.vector) if is_weighted else ()
+    return plane, make_of(item), direction
+
+
+def make_of(item: SliceFacts) -> Hashable:
+    """What slices of one volume share wherever they lie, and directions of one b-value too."""
+    spacing = tuple(round(mm, 3) for mm in item.pixel_spacing_mm)
+    echo = None if item.echo_time_ms is None else round(item.echo_time_ms)
     # de-identified copies lose b0's echo number but never its matrix; Image Type is the vendors' own divider
-    return plane, item.matrix, spacing, item.image_type, echo, item.b and item.b.value, direction
+    return item.matrix, spacing, item.image_type, echo, item.b and item.b.value
 
 
 def _volumes(group: Sequence[SliceFacts]) -> list[Part]:

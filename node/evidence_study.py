@@ -59,7 +59,7 @@ def _patients(headers: Iterable[Dataset]) -> set[str]:
 
 
 def _marked(volume: VolumeFacts, rejected: Mapping[str, Sign], headers: Mapping[Path, Dataset]) -> VolumeFacts:
-    uids = (text(headers[path], "SOPInstanceUID") for path, _ in volume.members)
+    uids = (text(headers[path], "SOPInstanceUID") for path, _ in volume.every_member)
     sign = next((rejected[uid] for uid in uids if uid in rejected), None)
     return replace(volume, rejection=sign) if sign else volume
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from node.config_routes import Evidence
 from node.domain import Decision
-from node.evidence_facts import CT, ISOTROPIC, Sign, VolumeFacts
+from node.evidence_facts import CT, DERIVED_MEAN, ISOTROPIC, Sign, VolumeFacts
 
 NEARLY_AXIAL = 0.95
 NEARLY_FULL = 0.9
@@ -26,6 +26,7 @@ MIN_SIBLING_SLICES = 8
 Criterion = tuple[str, Callable[[VolumeFacts, Evidence, Sequence[VolumeFacts]], Any]]
 RANKS: tuple[Criterion, ...] = (
     ("it is more nearly axial", lambda v, need, all_: _z(v) < NEARLY_AXIAL),
+    ("it is the scanner's own, no mean derived in the node", lambda v, need, all_: v.directionality == DERIVED_MEAN),
     ("it is no reformat", lambda v, need, all_: v.weighting == CT and v.image_type[:1] != ("ORIGINAL",)),
     ("its kernel is for soft tissue", lambda v, need, all_: v.weighting == CT and v.kernel_kind != "soft"),
     (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from node.config_routes import Evidence
 from node.domain import Decision, Reason
 from node.evidence_facts import (
+    DERIVED_MEAN,
     DIFFUSION_WEIGHTED,
     DIRECTIONAL,
     ISOTROPIC,
@@ -146,7 +147,7 @@ def weighting(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
 
 
 def b_value(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
-    """The b-value in range, and the trace rather than one direction of it."""
+    """The b-value in range, and the trace or a mean over directions, never one direction."""
     if need.b_value_s_mm2 is None or volume.weighting not in DIFFUSION_WEIGHTED:
         return
     low, high = need.b_value_s_mm2
@@ -167,8 +168,8 @@ def b_value(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
 
 
 def _direction(volume: VolumeFacts) -> Outcome:
-    pro = [sign for sign in volume.direction_signs if sign.says == ISOTROPIC]
-    contra = [sign for sign in volume.direction_signs if sign.says == DIRECTIONAL]
+    pro = [sign for sign in volume.direction_signs if sign.says in (ISOTROPIC, DERIVED_MEAN)]
+    contra = [sign for sign in volume.direction_signs if sign.says in (DIRECTIONAL, UNSURE)]
     return weigh(pro, contra, "not told whether this is the trace or a single direction", "(0018,9075)")
 
 

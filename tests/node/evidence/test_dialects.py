@@ -13,6 +13,7 @@ from model.phantom import CONDITIONS, Geometry, Phantom, make_phantom
 from node.config import load_config
 from node.domain import TimePoint
 from node.survey import survey
+from simulator.directions import ORTHOGONAL
 from simulator.modality import DIALECTS, TWINS, write_series
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,6 +85,17 @@ def test_every_dialect_of_a_condition_is_taken_for_it(
     if condition.endswith("dwi"):
         assert taken[0]["b_s_mm2"] == taken[0]["b_pick_s_mm2"] == 1000
         assert taken[0]["b_values_s_mm2"] == list(B_VALUES)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("is_multiframe", [False, True])
+def test_directions_without_a_trace_are_taken_as_their_mean_in_every_dialect(
+    routed: Callable[..., list[dict[str, Any]]], dialect: str, is_multiframe: bool
+) -> None:
+    volumes = routed("pre-nact-dwi", dialect=dialect, directions=ORTHOGONAL, is_multiframe=is_multiframe)
+    (taken,) = [item for item in volumes if item["decision"] != "refuse"]
+    assert (taken["decision"], taken["b_s_mm2"]) == ("accept", 1000)
+    assert "geometric mean of 3 directions, derived in the node" in [r["what"] for r in taken["reasons"]]
 
 
 @pytest.mark.parametrize(("condition", "dialect", "twin"), TWINNED)
