@@ -424,6 +424,7 @@ def _write_findings(
         "time_point": order.time_point.value,
         "series_uid": source.series_uid,
         "b_value_s_mm2": source.b_value_s_mm2,
+        "derivation": source.derivation or None,
         "bundle": {
             "name": bundle.card.name,
             "version": bundle.card.version,

@@ -6,7 +6,7 @@ States are a table: a change that TRANSITIONS does not list is an error, and a j
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -330,19 +330,25 @@ def order_of_json(data: dict[str, Any]) -> JobOrder:
 def _input_as_json(given: RoleInput) -> dict[str, Any]:
     return {
         "series_uid": given.series_uid,
-        "instances": [
-            [i.sop_instance_uid, i.sop_class_uid, str(i.path), i.sha256, list(i.frames)] for i in given.instances
-        ],
+        "instances": _instances_as_json(given.instances),
         "b_value_s_mm2": given.b_value_s_mm2,
+        "other_directions": [_instances_as_json(direction) for direction in given.other_directions],
     }
 
 
 def _input_of_json(data: dict[str, Any]) -> RoleInput:
     return RoleInput(
         series_uid=data["series_uid"],
-        instances=tuple(
-            InstanceRef(uid, kind, Path(path), sha256, tuple(frames))
-            for uid, kind, path, sha256, frames in data["instances"]
-        ),
+        instances=_instances_of_json(data["instances"]),
         b_value_s_mm2=data["b_value_s_mm2"],
+        # rows of nodes that made no means lack it
+        other_directions=tuple(_instances_of_json(direction) for direction in data.get("other_directions", ())),
     )
+
+
+def _instances_as_json(instances: Iterable[InstanceRef]) -> list[list[Any]]:
+    return [[i.sop_instance_uid, i.sop_class_uid, str(i.path), i.sha256, list(i.frames)] for i in instances]
+
+
+def _instances_of_json(data: Iterable[Sequence[Any]]) -> tuple[InstanceRef, ...]:
+    return tuple(InstanceRef(uid, kind, Path(path), digest, tuple(frames)) for uid, kind, path, digest, frames in data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -118,11 +119,32 @@ class SeriesKey:
 
 @dataclass(frozen=True)
 class RoleInput:
-    """Which instances of one series, and which of their frames, fill one input of a network."""
+    """Which instances of one series, and which of their frames, fill one input of a network.
+
+    Where `other_directions` are named, `instances` are only the first of several diffusion directions at the same
+    positions: the input is the geometric mean of all.
+    """
 
     series_uid: str
     instances: tuple[InstanceRef, ...]
     b_value_s_mm2: float | None = None
+    other_directions: tuple[tuple[InstanceRef, ...], ...] = ()
+
+    @property
+    def directions(self) -> tuple[tuple[InstanceRef, ...], ...]:
+        """The volumes that are read, of which there is one unless a mean is made; the first gives the grid."""
+        return self.instances, *self.other_directions
+
+    @property
+    def every_instance(self) -> Iterator[InstanceRef]:
+        """Of all directions; a multi-frame instance once for each direction that it holds."""
+        return (instance for direction in self.directions for instance in direction)
+
+    @property
+    def content(self) -> list[Any]:
+        """What decides the voxels, whatever the order of files. Without a mean the form of older jobs' keys."""
+        first, *others = (sorted((i.sop_instance_uid, i.sha256, list(i.frames)) for i in d) for d in self.directions)
+        return [first, *sorted(others)] if others else first
 
 
 @dataclass(frozen=True)
@@ -147,10 +169,7 @@ class JobOrder:
             "bundle": self.bundle_sha256,
             "pipeline": PIPELINE_VERSION,
             "time_point": self.time_point.value,
-            "inputs": {
-                role: sorted((i.sop_instance_uid, i.sha256, list(i.frames)) for i in given.instances)
-                for role, given in sorted(self.inputs.items())
-            },
+            "inputs": {role: given.content for role, given in sorted(self.inputs.items())},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 

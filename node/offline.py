@@ -154,7 +154,7 @@ def _segment(
             bundle_sha256=card.sha256,
             time_point=pick.time_point,
             inputs={
-                role: role_input(member, {path: read_header(path) for path, _ in member.members})
+                role: role_input(member, {path: read_header(path) for path, _ in member.every_member})
                 for role, member in pick.inputs
             },
             deliver_to=(),

@@ -229,7 +229,7 @@ class Orders:
     def _offer(self, header: StudyHeader, series: Mapping[SeriesKey, SeriesReady], pick: Pick) -> Wanted:
         """What a pick comes to as an order."""
         folders = {self._spool.series_folder(key): item for key, item in series.items()}
-        used = {path.parent for _, volume in pick.inputs for path, _ in volume.members}
+        used = {path.parent for _, volume in pick.inputs for path, _ in volume.every_member}
         sources = tuple(item for folder, item in folders.items() if folder in used)
         headers = {path: dataset for item in sources for path, dataset in item.headers.items()}
         route = self._config.route(pick.condition) if pick.condition else None
@@ -259,7 +259,7 @@ class Orders:
         """
         taken_back: set[str] = set()
         for job in list_jobs(rows, study_uid=study_uid) if rejected else ():
-            uids = (instance.sop_instance_uid for given in job.order.inputs.values() for instance in given.instances)
+            uids = (item.sop_instance_uid for given in job.order.inputs.values() for item in given.every_instance)
             sign = next((rejected[uid] for uid in uids if uid in rejected), None)
             if sign is None:
                 continue
@@ -406,7 +406,7 @@ def _same_series(one: JobOrder, other: JobOrder) -> bool:
 
 def _keys(order: JobOrder) -> list[SeriesKey]:
     """The series whose folders hold the order's instances."""
-    folders = dict.fromkeys(instance.path.parent for given in order.inputs.values() for instance in given.instances)
+    folders = dict.fromkeys(item.path.parent for given in order.inputs.values() for item in given.every_instance)
     return [SeriesKey(folder.parent.name, folder.name) for folder in folders]
 
 

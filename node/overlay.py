@@ -91,7 +91,7 @@ def draw_overlay(
     """Write the picture to `path` (PNG).
 
     `title` is the condition in words, `details` a line about weights or study, `warning` is set in amber; `truth` is
-    outlined in dashes and may lie on another grid.
+    outlined in dashes and may lie on another grid. An image that the node derived is said to be one.
     """
     is_ct = source.modality == "CT"
     volume = source.volume
@@ -106,7 +106,7 @@ def draw_overlay(
     width_mm, height_mm = around.size_mm(view)
     height = int(np.clip(main_width * height_mm / width_mm, MIN_HEIGHT, MAX_HEIGHT))
     canvas = Image.new("RGB", (WIDTH, HEADER + height + _footer_height(findings)), BACKGROUND)
-    _draw_header(canvas, title, details, warning, scene)
+    _draw_header(canvas, title, "   ".join(words for words in (details, source.derivation) if words), warning, scene)
     crop = _fitted(around, view, main_width / height)
     canvas.paste(_panel(scene, main_slice, crop, (main_width, height), only=None), (MARGIN, HEADER))
     _draw_strip(canvas, scene, shown[:MAX_CLOSE_UPS], height)

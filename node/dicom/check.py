@@ -32,6 +32,7 @@ _DIRECTION_TOLERANCE = 1e-5
 _SPACING_TOLERANCE = 1e-6
 
 _REFERENCED_SEGMENT, _TRACKING_UID, _MEASUREMENT_GROUP, _DERIVATION = "121191", "112040", "125007", "121401"
+_PARAMETERS = "111002"
 
 _SUBJECT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "AccessionNumber")
 """By which an archive files an object under a patient and an order."""
@@ -193,7 +194,7 @@ def _check_references(seg: Dataset, source: SourceVolume) -> None:
     series = seg.ReferencedSeriesSequence
     _require(len(series) == 1 and series[0].SeriesInstanceUID == source.series_uid, "referenced series")
     named = {item.ReferencedSOPInstanceUID for item in series[0].ReferencedInstanceSequence}
-    _require(named == {item.sop_instance_uid for item in source.slices}, "referenced instances")
+    _require(named == {item.sop_instance_uid for item in source.every_slice}, "referenced instances")
 
 
 def _check_voxels(seg: Dataset, source: SourceVolume, mask: Mask) -> None:
@@ -230,11 +231,14 @@ def _slice_at(positions_N3: Float64, position_3: Float64) -> int:
 
 
 def _check_frame_reference(groups: Dataset, source: SourceVolume, index: int) -> None:
-    expected = source.slices[index]
-    item = groups.DerivationImageSequence[0].SourceImageSequence
-    _require(len(item) == 1, "a frame with several source images")
-    told = (item[0].ReferencedSOPInstanceUID, item[0].get("ReferencedFrameNumber"))
-    _require(told == (expected.sop_instance_uid, expected.frame), "source image of a frame")
+    """Every direction of a mean, the first of them first: viewers take the first item for the frame's place."""
+    derivation = groups.DerivationImageSequence[0]
+    told = [
+        (item.ReferencedSOPInstanceUID, item.get("ReferencedFrameNumber")) for item in derivation.SourceImageSequence
+    ]
+    expected = [(item.sop_instance_uid, item.frame) for item in source.slices_at(index)]
+    _require(told == expected, "source images of a frame")
+    _require(source.derivation in text(derivation, "DerivationDescription"), "derivation of a frame")
 
 
 def _touched(mask: Mask) -> Iterator[tuple[int, int]]:
@@ -271,7 +275,14 @@ def _check_report(
     for finding, group in zip(findings, groups[:-1], strict=True):
         _check_numbers(group, _lesion_numbers(context, finding, source.b_value_s_mm2), f"lesion {finding.number}")
     _check_numbers(groups[-1], _study_numbers(context, findings), "the study")
+    _require(all(_tells_derivation(group, source) for group in groups), "how the analysed image was derived")
     _check_evidence(sr, seg, source)
+
+
+def _tells_derivation(group: Dataset, source: SourceVolume) -> bool:
+    """Among the algorithm's parameters; nothing need be told of an image as acquired."""
+    parameters = (text(item, "TextValue") for item in group.ContentSequence if _name(item) == _PARAMETERS)
+    return not source.derivation or any(source.derivation in told for told in parameters)
 
 
 def _check_requests(sr: Dataset, source: SourceVolume) -> None:
@@ -358,7 +369,7 @@ def _derivation(item: Dataset) -> tuple[_Code, ...]:
 
 
 def _check_evidence(sr: Dataset, seg: Dataset | None, source: SourceVolume) -> None:
-    expected = {item.sop_instance_uid for item in source.slices}
+    expected = {item.sop_instance_uid for item in source.every_slice}
     _require(_evidence(sr) == expected | ({seg.SOPInstanceUID} if seg is not None else set()), "evidence of the report")
 
 

@@ -34,7 +34,7 @@ def insert_image_library(report: Dataset, source: SourceVolume) -> None:
     """
     descriptors = hd.ImageLibraryEntryDescriptors(plain_headers(source)[0])
     shared = [item for item in descriptors if item.name not in _POSITION]
-    images = [_image(*_reference(refs)) for refs in by_instance(source.slices)]
+    images = [_image(*_reference(refs)) for refs in by_instance(source.every_slice)]
     library = _container(codes.DCM.ImageLibrary, [_container(codes.DCM.ImageLibraryGroup, [*shared, *images])])
     *before, measurements = report.ContentSequence
     report.ContentSequence = [*before, library, measurements]
@@ -64,12 +64,12 @@ def _item(value_type: str, name: Code) -> Dataset:
     return item
 
 
-def lesion_sources(labels_DHW: Labels, slices: Sequence[SliceRef]) -> list[list[hd.SourceImageForSegmentation]]:
-    """For each label 1..N the images, and of enhanced ones the frames, in which it has voxels."""
+def lesion_sources(labels_DHW: Labels, source: SourceVolume) -> list[list[hd.SourceImageForSegmentation]]:
+    """For each label 1..N the images, and of enhanced ones the frames, in which it has voxels; of all directions."""
     sources = []
     for number, box in enumerate(lesion_boxes(labels_DHW), start=1):
         within = np.flatnonzero((labels_DHW[box] == number).any(axis=(1, 2))) + box[0].start
-        touched = by_instance([slices[int(index)] for index in within])
+        touched = by_instance([ref for index in within for ref in source.slices_at(int(index))])
         sources.append([hd.SourceImageForSegmentation(*_reference(refs)) for refs in touched])
     return sources
 

@@ -33,6 +33,7 @@ def lesion_group(
     sources: Sequence[hd.SourceImageForSegmentation],
     *,
     b_value_s_mm2: float | None,
+    derivation: str,
     points_at_segment: bool,
 ) -> Group:
     """One lesion: TID 1411 with its segment; TID 1501 with its images where no segmentation is made."""
@@ -40,7 +41,7 @@ def lesion_group(
         "tracking_identifier": hd.TrackingIdentifier(uid=tracking.uid, identifier=tracking.identifier),
         "finding_category": coded(context.terms, "abnormal_structure"),
         "finding_type": coded(context.terms, context.finding),
-        "algorithm_id": _algorithm(context),
+        "algorithm_id": _algorithm(context, derivation),
         "time_point_context": _time_point(context),
         "measurements": _measurements(context, finding, b_value_s_mm2),
     }
@@ -61,8 +62,9 @@ def lesion_group(
     return hd.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **shared)
 
 
-def assessment_group(context: EncodeContext, findings: Sequence[Finding]) -> Group:
-    """The study: how many lesions, their volume together, the longest axis among them, and the warning."""
+def assessment_group(context: EncodeContext, findings: Sequence[Finding], derivation: str) -> Group:
+    """The study: how many lesions, their volume together, the longest axis among them, the warning, and how the image
+    was derived that no archive holds."""
     measurements = [_measurement(context, "quantity", len(findings), "no_units")]
     if findings:
         total_ml = round(sum(finding.volume_ml for finding in findings), _ML_DIGITS)
@@ -74,11 +76,12 @@ def assessment_group(context: EncodeContext, findings: Sequence[Finding]) -> Gro
     group = hd.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_assessment_tracking(context),
         finding_type=coded(context.terms, context.finding),
-        algorithm_id=_algorithm(context),
+        algorithm_id=_algorithm(context, derivation),
         time_point_context=_time_point(context),
         measurements=measurements,
     )
-    return _commented(group, context, "" if findings else NOTHING_FOUND)
+    told = ("" if findings else NOTHING_FOUND, f"Analysed: the {derivation}." if derivation else "")
+    return _commented(group, context, " ".join(part for part in told if part))
 
 
 def refusal_group(context: EncodeContext, reason: str) -> Group:
@@ -105,11 +108,11 @@ def _commented(group: Group, context: EncodeContext, told: str) -> Group:
     return group
 
 
-def _algorithm(context: EncodeContext) -> hd.AlgorithmIdentification:
+def _algorithm(context: EncodeContext, derivation: str = "") -> hd.AlgorithmIdentification:
     return hd.AlgorithmIdentification(
         name=context.bundle.name,
         version=context.bundle.version,
-        parameters=[f"weights sha256 {context.bundle.sha256}"],
+        parameters=[f"weights sha256 {context.bundle.sha256}", *([f"input {derivation}"] if derivation else [])],
         family=coded(context.terms, "algorithm_family"),
     )
 

@@ -8,6 +8,7 @@ in between, whose slice axis runs the other way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ def encode_seg(
         source_images=plain_headers(source),
         pixel_array=mask.labels_DHW,
         segmentation_type="BINARY",
-        segment_descriptions=[_segment(context, f, t) for f, t in zip(findings, tracking, strict=True)],
+        segment_descriptions=[
+            _segment(context, f, t, source.derivation) for f, t in zip(findings, tracking, strict=True)
+        ],
         omit_empty_frames=True,
         content_label=CONTENT_LABEL,
         content_description=context.warning or f"Lesions found in {context.title}"[:64],
@@ -77,7 +80,7 @@ def _require_agreement(
         raise ObjectError(f"{mask.count} labels, {len(findings)} findings and {len(tracking)} tracking identifiers")
 
 
-def _segment(context: EncodeContext, finding: Finding, tracking: Tracking) -> SegmentDescription:
+def _segment(context: EncodeContext, finding: Finding, tracking: Tracking, derivation: str) -> SegmentDescription:
     return SegmentDescription(
         segment_number=finding.number,
         segment_label=tracking.identifier,
@@ -89,7 +92,7 @@ def _segment(context: EncodeContext, finding: Finding, tracking: Tracking) -> Se
             family=coded(context.terms, "algorithm_family"),
             version=context.bundle.version,
             source=context.equipment.manufacturer,
-            parameters={"weights_sha256": context.bundle.sha256},
+            parameters={"weights_sha256": context.bundle.sha256, **({"input": derivation} if derivation else {})},
         ),
         tracking_uid=tracking.uid,
         tracking_id=tracking.identifier,
@@ -98,20 +101,28 @@ def _segment(context: EncodeContext, finding: Finding, tracking: Tracking) -> Se
 
 
 def _refer_to_source(dataset: Dataset, source: SourceVolume) -> None:
-    """Replace the placeholders by the instances, and of enhanced ones by exactly the chosen frames."""
-    items = [
-        item
-        for frame in dataset.PerFrameFunctionalGroupsSequence
-        for derivation in frame.DerivationImageSequence
-        for item in derivation.SourceImageSequence
+    """Replace the placeholders by the instances, and of enhanced ones by exactly the chosen frames.
+
+    Of a mean every direction is named, the first of them first: viewers look for a frame's place in its first item.
+    """
+    derivations = [
+        derivation for frame in dataset.PerFrameFunctionalGroupsSequence for derivation in frame.DerivationImageSequence
     ]
-    # the library hands one and the same item to every segment of a slice
-    for item in {id(item): item for item in items}.values():
-        _point_to(item, source.slices[placeholder_index(item.ReferencedSOPInstanceUID)])
-    dataset.SourceImageSequence = [_reference(refs, with_frames=True) for refs in by_instance(source.slices)]
+    made: dict[int, list[Dataset]] = {}  # the segments of a slice share its items
+    for derivation in {id(derivation): derivation for derivation in derivations}.values():
+        (placeholder,) = derivation.SourceImageSequence
+        index = placeholder_index(placeholder.ReferencedSOPInstanceUID)
+        if index not in made:
+            made[index] = [_pointing(placeholder, target) for target in source.slices_at(index)]
+        derivation.SourceImageSequence = made[index]
+        if source.derivation:
+            derivation.DerivationDescription = f"Lesions segmented in the {source.derivation}"
+    dataset.SourceImageSequence = [_reference(refs, with_frames=True) for refs in by_instance(source.every_slice)]
     series = Dataset()
     series.SeriesInstanceUID = source.series_uid
-    series.ReferencedInstanceSequence = [_reference(refs, with_frames=False) for refs in by_instance(source.slices)]
+    series.ReferencedInstanceSequence = [
+        _reference(refs, with_frames=False) for refs in by_instance(source.every_slice)
+    ]
     dataset.ReferencedSeriesSequence = [series]
 
 
@@ -121,6 +132,12 @@ def by_instance(slices: Sequence[SliceRef]) -> list[list[SliceRef]]:
     for item in slices:
         groups.setdefault(item.sop_instance_uid, []).append(item)
     return list(groups.values())
+
+
+def _pointing(placeholder: Dataset, target: SliceRef) -> Dataset:
+    item = deepcopy(placeholder)
+    _point_to(item, target)
+    return item
 
 
 def _point_to(item: Dataset, target: SliceRef) -> None:

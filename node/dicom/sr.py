@@ -55,19 +55,18 @@ def encode_sr(
             tracked,
             sources,
             b_value_s_mm2=source.b_value_s_mm2,
+            derivation=source.derivation,
             points_at_segment=seg is not None,
         )
-        for finding, tracked, sources in zip(
-            findings, tracking, lesion_sources(mask.labels_DHW, source.slices), strict=True
-        )
+        for finding, tracked, sources in zip(findings, tracking, lesion_sources(mask.labels_DHW, source), strict=True)
     ]
     items = [
         evidence_item(source.header, refs[0].sop_class_uid, refs[0].sop_instance_uid)
-        for refs in by_instance(source.slices)
+        for refs in by_instance(source.every_slice)
     ]
     if seg is not None:
         items.append(evidence(source.study_uid, context.series_uid("seg"), seg.sop_class_uid, seg.sop_instance_uid))
-    report = _report(context, source.header, [*groups, assessment_group(context, findings)])
+    report = _report(context, source.header, [*groups, assessment_group(context, findings, source.derivation)])
     dataset = _document(context, source.header, report, items)
     insert_image_library(dataset, source)
     return write_object(dataset, path, "sr")

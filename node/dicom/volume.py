@@ -1,5 +1,7 @@
 """The instances of one series → one volume with its place in the patient, and back-references slice by slice.
 
+Of several diffusion directions at the same positions the volume is the geometric mean, voxel by voxel.
+
 Values are the modality's: Rescale Slope and Intercept are applied per slice (per frame in enhanced instances,
 where vendors change them from frame to frame). Padding outside the field of view becomes the lowest real value.
 MONOCHROME1 changes nothing in CT, whose values are HU whatever the display; in MR, whose values have no meaning
@@ -8,8 +10,10 @@ but their display, it is turned so that bright is high.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +29,7 @@ from pydicom.uid import (
 )
 
 from model.volume import Buffer, Float, Volume
-from node.dicom.grid import plan_grid
+from node.dicom.grid import SPACING_TOLERANCE_MM, plan_grid
 from node.dicom.header import FrameHeader, as_numbers, frames, read_instance, text, value
 from node.dicom.pixels import Stored, encoded_frame_count, stored_frames
 from node.domain import InstanceRef, RoleInput
@@ -61,13 +65,30 @@ class SliceRef:
 class SourceVolume:
     """A volume and what it was read from; `slices[d]` belongs to `volume.array_DHW[d]`.
 
-    `header` is that of the first slice, without pixel data.
+    `header` is that of the first slice, without pixel data. Of a mean over directions `slices` are those of the
+    first, and `other_directions` hold the rest, each on the same grid.
     """
 
     volume: Volume
     slices: tuple[SliceRef, ...]
     header: FrameHeader
     b_value_s_mm2: float | None = None
+    other_directions: tuple[tuple[SliceRef, ...], ...] = ()
+
+    @property
+    def derivation(self) -> str:
+        """How the image came to be that a reader of results will not find in the study; empty for one as acquired."""
+        count = 1 + len(self.other_directions)
+        return f"geometric mean of {count} directions, derived in the node" if self.other_directions else ""
+
+    @property
+    def every_slice(self) -> tuple[SliceRef, ...]:
+        """All that was read: direction after direction, the first first, by which viewers place a result."""
+        return tuple(item for direction in (self.slices, *self.other_directions) for item in direction)
+
+    def slices_at(self, index: int) -> tuple[SliceRef, ...]:
+        """What slice `index` of the array was made of."""
+        return tuple(direction[index] for direction in (self.slices, *self.other_directions))
 
     @property
     def study_uid(self) -> str:
@@ -102,7 +123,48 @@ def read_volume(role_input: RoleInput, buffer: Buffer | None = None) -> SourceVo
     Raises GeometryError where the slices form none (one sentence says why) and UnreadableInstance where a file is
     no image that can be decoded.
     """
-    slices = _slices(role_input)
+    source = replace(_read(role_input.instances, buffer), b_value_s_mm2=role_input.b_value_s_mm2)
+    return _averaged(source, role_input.other_directions) if role_input.other_directions else source
+
+
+def _averaged(source: SourceVolume, others: Sequence[Sequence[InstanceRef]]) -> SourceVolume:
+    """The geometric mean, in the memory of its first direction; of the others one is held at a time.
+
+    A scale that a vendor changes from direction to direction scales this mean and bends no contrast.
+    """
+    sum_DHW, scratch = _logarithm(source.volume.array_DHW), Buffer(np.float32)
+    read: list[tuple[SliceRef, ...]] = []
+    for instances in others:
+        direction = _read(instances, scratch)
+        _refuse_other_place(source, direction)
+        sum_DHW += _logarithm(direction.volume.array_DHW)
+        read.append(direction.slices)
+    sum_DHW /= 1 + len(others)
+    np.exp(sum_DHW, out=sum_DHW)
+    return replace(source, other_directions=tuple(read))
+
+
+def _logarithm(array_DHW: Float) -> Float:
+    """In place. A value of 0 makes a mean of almost 0, as it should, and never one that is no number."""
+    np.maximum(array_DHW, np.finfo(np.float32).tiny, out=array_DHW)
+    return np.log(array_DHW, out=array_DHW)
+
+
+def _refuse_other_place(source: SourceVolume, direction: SourceVolume) -> None:
+    """Voxels are averaged by their index, so two grids are one or there is no mean."""
+    one, other = source.volume, direction.volume
+    if (source.series_uid, source.frame_of_reference_uid) != (direction.series_uid, direction.frame_of_reference_uid):
+        raise GeometryError("the directions come from several series or frames of reference, so no mean is made")
+    if one.array_DHW.shape != other.array_DHW.shape:
+        raise GeometryError("the directions differ in size or number of slices, so no mean is made")
+    corners = np.array(list(itertools.product(*((0.0, size - 1.0) for size in one.array_DHW.shape))))
+    off_mm = float(np.linalg.norm(one.to_lps_mm(corners) - other.to_lps_mm(corners), axis=1).max())
+    if off_mm > SPACING_TOLERANCE_MM:
+        raise GeometryError(f"the directions lie up to {off_mm:.2f} mm apart, so no mean is made")
+
+
+def _read(instances: Sequence[InstanceRef], buffer: Buffer | None) -> SourceVolume:
+    slices = _slices(instances)
     grid = plan_grid([item.header for item in slices])
     ordered = [slices[index] for index in grid.order]
     array_DHW = (buffer or Buffer(np.float32)).take((len(ordered), grid.rows, grid.columns))
@@ -111,13 +173,12 @@ def read_volume(role_input: RoleInput, buffer: Buffer | None = None) -> SourceVo
         volume=Volume(array_DHW, grid.affine_lps_mm),
         slices=tuple(_reference(item) for item in ordered),
         header=ordered[0].header,
-        b_value_s_mm2=role_input.b_value_s_mm2,
     )
 
 
-def _slices(role_input: RoleInput) -> list[_Slice]:
+def _slices(instances: Sequence[InstanceRef]) -> list[_Slice]:
     found: list[_Slice] = []
-    for instance in role_input.instances:
+    for instance in instances:
         dataset = read_instance(instance.path)
         if modality_of(text(dataset, "SOPClassUID")) is None:
             raise UnreadableInstance(f"{instance.path.name}: no CT or MR image, {dataset.SOPClassUID.name}")

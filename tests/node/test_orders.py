@@ -33,6 +33,7 @@ from node.retrial import retry_since
 from node.spool import Spool, folder_name
 from node.tables import job_events, jobs, series, studies
 from node.timepoint import Therapy
+from simulator.directions import ORTHOGONAL
 from simulator.modality import study_of, write_series
 from tests.serving import write_config
 
@@ -124,6 +125,13 @@ def dwi(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A multi-b series, 30 slices at b = 0, 50 and 1000."""
     phantom = make_phantom("pre-nact-dwi", 910100, geometry=SMALL, b_values=(0.0, 50.0, 1000.0))
     return write_series(phantom, tmp_path_factory.mktemp("dwi"))
+
+
+@pytest.fixture(scope="module")
+def directions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """30 slices at b = 0, and three times 30 at b = 1000: directions, and no trace of them."""
+    phantom = make_phantom("pre-nact-dwi", 910101, geometry=SMALL, b_values=(0.0, 1000.0))
+    return write_series(phantom, tmp_path_factory.mktemp("directions"), directions=ORTHOGONAL)
 
 
 def test_a_study_sent_to_the_pre_title_is_ordered_as_pre(desk: Desk, dwi: list[Path]) -> None:
@@ -463,6 +471,25 @@ def test_a_delivered_result_says_so_when_another_image_comes_under_one_of_its_ui
     (marked,) = desk.jobs()
     assert (marked.state, marked.job_id) == (JobState.COMMITTED, job.job_id)
     assert marked.reason.startswith("results are at a peer, but two images under one SOP Instance UID")
+
+
+def test_a_mean_over_directions_is_ordered_with_all_of_its_images(desk: Desk, directions: list[Path]) -> None:
+    desk.receive(directions, "CRLM-PRE")
+    desk.decide()
+    (job,) = desk.jobs()
+    given = job.order.inputs["image"]
+    assert [len(direction) for direction in given.directions] == [30, 30, 30]
+    assert len({item.sop_instance_uid for item in given.every_instance}) == 90
+
+
+def test_a_mean_over_directions_is_not_analysed_when_its_archive_rejects_one_of_them(
+    desk: Desk, directions: list[Path], tmp_path: Path
+) -> None:
+    desk.receive(directions, "CRLM-PRE")
+    desk.decide()
+    desk.receive([rejection_note(tmp_path, directions[-3:], "113001")], "CRLM-PRE")
+    assert desk.decide() == []
+    assert [job.state for job in desk.jobs()] == [JobState.CANCELLED]
 
 
 def test_a_note_that_only_points_at_images_takes_nothing_back(desk: Desk, dwi: list[Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import threading
@@ -56,7 +57,7 @@ from node.database_studies import (
     studies_of_patient,
     study_of,
 )
-from node.domain import JobState, ResultObject, TimePoint
+from node.domain import JobOrder, JobState, ResultObject, TimePoint
 from node.errors import ConfigurationError, DatabaseAway
 from node.tables import REVISION, metadata
 from tests.node.jobs.house import empty, make_order, write_config
@@ -245,6 +246,41 @@ def test_a_job_comes_back_as_it_was_written(database: Database) -> None:
 def test_an_order_survives_json() -> None:
     order = make_order(deliver_to=("archive", "pacs"))
     assert order_of_json(order_as_json(order)) == order
+
+
+def of_directions(order: JobOrder) -> JobOrder:
+    """The order, its input a mean over three directions."""
+    (given,) = order.inputs.values()
+    others = tuple(
+        tuple(replace(item, sop_instance_uid=f"{item.sop_instance_uid}.{number}") for item in given.instances)
+        for number in (1, 2)
+    )
+    return replace(order, inputs={"image": replace(given, other_directions=others)})
+
+
+def test_an_order_of_a_mean_over_directions_survives_json() -> None:
+    order = of_directions(make_order())
+    assert order_of_json(json.loads(json.dumps(order_as_json(order)))) == order
+
+
+def test_an_order_that_was_written_before_there_were_means_is_read_as_it_was() -> None:
+    order = make_order()
+    row = order_as_json(order)
+    del row["inputs"]["image"]["other_directions"]
+    assert order_of_json(row) == order
+
+
+def test_the_key_of_an_order_without_a_mean_is_what_it_was_before_there_were_means() -> None:
+    assert make_order().content_key == "a3e367fb7321df451dbb7d417e88cdc6"
+
+
+def test_every_direction_of_a_mean_is_part_of_the_orders_key() -> None:
+    order = of_directions(make_order())
+    (given,) = order.inputs.values()
+    fewer = replace(order, inputs={"image": replace(given, other_directions=given.other_directions[:1])})
+    swapped = replace(order, inputs={"image": replace(given, other_directions=given.other_directions[::-1])})
+    assert len({make_order().content_key, fewer.content_key, order.content_key}) == 3
+    assert swapped.content_key == order.content_key
 
 
 def test_a_job_that_is_known_is_not_written_again(database: Database) -> None:
