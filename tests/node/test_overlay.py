@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,15 @@ def mr_window(made: Phantom) -> tuple[float, float]:
 def grey(values: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:
     low, high = window
     return np.clip((values - low) / (high - low), 0, 1)
+
+
+def test_a_mean_of_directions_is_said_to_be_one(tmp_path: Path) -> None:
+    """The words are drawn as details are, so the same details make the same picture."""
+    source, mask, findings = scene()
+    derived = replace(source, other_directions=((), ()))
+    draw_overlay(tmp_path / "mean.png", derived, mask, findings, title="Portal-venous CT")
+    told = picture(tmp_path / "told.png", details="geometric mean of 3 directions, derived in the node")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "mean.png"), told)
 
 
 @pytest.mark.parametrize(
