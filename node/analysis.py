@@ -244,7 +244,7 @@ class Analysis:
 
     def _refuse(self, order: JobOrder, folder: Path, reason: str) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        instances = [instance for given in order.inputs.values() for instance in given.instances]
+        instances = [instance for given in order.inputs.values() for instance in given.every_instance]
         # it is nobody's successor: a report that says nothing must not take the place of one that says something
         context = self._context(order, self._route(order), None)
         made = encode_refusal_sr(context, instances, reason, folder / "refusal.dcm")

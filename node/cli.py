@@ -226,9 +226,10 @@ def route(
         condition = item["condition"] or " or ".join(item["candidates"]) or ""
         number = f"series {item['series_number']}, " if item["series_number"] is not None else ""
         b_value = f" b={item['b_s_mm2']:g}" if item["b_s_mm2"] is not None else ""
+        mean = " mean of directions" if item["directionality"] == "derived-mean" else ""
         console.print(
-            f"{coloured(item['decision'])} [bold]{plain(condition)}[/]  {number}{item['weighting']}{b_value}, "
-            f"{item['slices']} slices  [dim]{plain(item['source'])}[/]"
+            f"{coloured(item['decision'])} [dim]({item['margin']:+d})[/] [bold]{plain(condition)}[/]  "
+            f"{number}{item['weighting']}{b_value}{mean}, {item['slices']} slices  [dim]{plain(item['source'])}[/]"
         )
         if item["hold_reason"]:
             console.print(f"    [yellow]held:[/] {plain(item['hold_reason'])}")

@@ -342,7 +342,7 @@ def _print_story(story: JobStory, explanation: list[dict[str, Any]], folder: Pat
                     ("[green]+[/]" if r["for"] else "[red]−[/]", plain(r["what"]), plain(r["where"]))
                     for r in told["reasons"]
                 ],
-                title="[bold]why[/]",
+                title="[bold]why[/]" + (f", margin {told['margin']:+d}" if "margin" in told else ""),
             )
             break
     losers = [told for told in explanation if told["loser_of"]]

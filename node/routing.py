@@ -16,7 +16,7 @@ from node.config_routes import Evidence, Route
 from node.domain import Decision, Reason, TimePoint, TimePointFinding
 from node.evidence_facts import DIFFUSION_WEIGHTED, VolumeFacts
 from node.routing_choice import order_votes, rank, why_better
-from node.routing_criteria import SEVERITY, has_weighting, judge, refusals
+from node.routing_criteria import SEVERITY, Verdict, has_weighting, judge
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class VolumeDecision:
     """Series Instance UID of the series that was chosen instead."""
     candidates: tuple[str, ...] = ()
     b_pick_s_mm2: int | None = None
+    margin: int = -1
+    """How firm the decision is (node/routing_criteria.py); -1 where no question but choice or time point refused."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Pick:
     inputs: tuple[tuple[str, VolumeFacts], ...]
     reasons: tuple[Reason, ...]
     hold_reason: str | None = None
+    margin: int = 0
+    """The least of its roles'."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,15 @@ class Fit:
     volume: VolumeFacts
     route: Route
     role: str
-    decision: Decision
-    reasons: tuple[Reason, ...]
+    verdict: Verdict
+
+    @property
+    def decision(self) -> Decision:
+        return self.verdict.decision
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        return self.verdict.reasons
 
     @property
     def need(self) -> Evidence:
@@ -174,7 +185,7 @@ def _claims(volume: VolumeFacts, routes: Sequence[Route], time_point: TimePoint)
 
 def _fits(volume: VolumeFacts, route: Route) -> list[Fit]:
     judged = [(role, judge(volume, need)) for role, need in route.needs.items()]
-    fits = [Fit(volume, route, role, outcome.decision, outcome.reasons) for role, outcome in judged]
+    fits = [Fit(volume, route, role, verdict) for role, verdict in judged]
     return [fit for fit in fits if fit.decision is not Decision.REFUSE]
 
 
@@ -223,6 +234,7 @@ def _pick(offers: Sequence[tuple[Route, tuple[Fit, ...]]], finding: TimePointFin
         inputs=tuple((fit.role, fit.volume) for fit in fits),
         reasons=(*reasons, *(finding.reasons if route.time_point != "any" else ())),
         hold_reason=_hold_reason(conditions, finding) if waits else None,
+        margin=min(fit.verdict.margin for fit in fits),
     )
 
 
@@ -243,6 +255,7 @@ def _of_picked(volume: VolumeFacts, picks: Sequence[Pick]) -> VolumeDecision | N
         reasons=pick.reasons,
         hold_reason=pick.hold_reason,
         candidates=pick.candidates,
+        margin=pick.margin,
     )
 
 
@@ -264,7 +277,8 @@ def _of_loser(
 
 
 def _of_refused(volume: VolumeFacts, routes: Sequence[Route], finding: TimePointFinding) -> VolumeDecision:
-    return replace(_refused(volume, finding), reasons=_explanation(volume, routes, finding))
+    told = _explanation(volume, routes, finding)
+    return replace(_refused(volume, finding), reasons=told.reasons, margin=told.margin)
 
 
 def _refused(volume: VolumeFacts, finding: TimePointFinding) -> VolumeDecision:
@@ -272,17 +286,17 @@ def _refused(volume: VolumeFacts, finding: TimePointFinding) -> VolumeDecision:
     return VolumeDecision(volume, Decision.REFUSE, None, time_point, ())
 
 
-def _explanation(volume: VolumeFacts, routes: Sequence[Route], finding: TimePointFinding) -> tuple[Reason, ...]:
+def _explanation(volume: VolumeFacts, routes: Sequence[Route], finding: TimePointFinding) -> Verdict:
     """Why nothing took it: by the route of its modality that came nearest."""
     fitting = [route for route in routes if _fits(volume, route)]
     if fitting:
         what = f"it fits {fitting[0].condition}, but the study is {finding.time_point.value}-treatment"
-        return (Reason(False, what, finding.source), *finding.reasons)
+        return Verdict(Decision.REFUSE, (Reason(False, what, finding.source), *finding.reasons), -1)
     needs = [need for route in routes for need in route.needs.values()]
     if not needs:
-        return (Reason(False, "no route is configured", "routes.yaml"),)
-    nearest = min(needs, key=lambda need: (not has_weighting(volume, need), refusals(volume, need)))
-    return judge(volume, nearest).reasons
+        return Verdict(Decision.REFUSE, (Reason(False, "no route is configured", "routes.yaml"),), -1)
+    nearest = min(needs, key=lambda need: (not has_weighting(volume, need), -judge(volume, need).margin))
+    return judge(volume, nearest)
 
 
 def _b_pick(volume: VolumeFacts, routes: Sequence[Route]) -> int | None:
@@ -312,10 +326,12 @@ def _volume_json(item: VolumeDecision) -> dict[str, Any]:
         "b_values_s_mm2": list(volume.b_values_s_mm2),
         "b_s_mm2": volume.b_s_mm2,
         "b_pick_s_mm2": item.b_pick_s_mm2,
+        "directionality": volume.directionality if volume.b_s_mm2 is not None else None,
         "fat_suppressed": volume.fat_suppressed,
         "contrast_phase": volume.contrast_phase,
         "region": volume.region,
         "decision": item.decision.value,
+        "margin": item.margin,
         "condition": item.condition,
         "candidates": list(item.candidates),
         "time_point": item.time_point.value,

@@ -2,12 +2,19 @@
 
 All questions share one algebra, so that evidence that goes missing can never make an acceptance of a refusal:
 signs for and none against accept; signs on both sides, or none at all, ask a person; signs against alone refuse.
+
+The margin says how firm a verdict is, as a whole number. Refused: minus the number of questions that refuse. Asked
+about: 0. Accepted: of the questions that signs vote on (direction, fat suppression, contrast phase, region) the
+fewest independent signs for whose loss would turn an answer, at least 1. What every image has to tell anyway (Image
+Type, description, b-value, that contrast was given, geometry, …) does not vote: each alone would turn the verdict,
+whatever the others say. Signs are independent that stand in different places, of the contrast phase those of
+different kinds. A sign for that is lost never raises the margin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from node.config_routes import Evidence
 from node.domain import Decision, Reason
@@ -33,23 +40,37 @@ _MAP_WORDS = frozenset({"adc", "eadc", "fa", "map", "perfusion", "projection", "
 
 @dataclass(frozen=True)
 class Outcome:
-    """One question's answer."""
+    """One question's answer. `votes` are the independent signs for whose loss would turn it, 0 where none vote."""
 
     decision: Decision
     reasons: tuple[Reason, ...]
+    votes: int = 0
 
 
-def judge(volume: VolumeFacts, need: Evidence) -> Outcome:
+@dataclass(frozen=True)
+class Verdict:
+    """All answers together; the `margin` is explained above."""
+
+    decision: Decision
+    reasons: tuple[Reason, ...]
+    margin: int
+
+
+def judge(volume: VolumeFacts, need: Evidence) -> Verdict:
     """The worst of all answers decides; every reason is kept, those against first."""
     answers = [answer for question in QUESTIONS for answer in question(volume, need)]
     decision = max((answer.decision for answer in answers), key=SEVERITY.__getitem__, default=Decision.REFUSE)
     reasons = [reason for answer in answers for reason in answer.reasons]
-    return Outcome(decision, tuple(sorted(dict.fromkeys(reasons), key=lambda reason: reason.is_for)))
+    against_first = tuple(sorted(dict.fromkeys(reasons), key=lambda reason: reason.is_for))
+    return Verdict(decision, against_first, _margin(decision, answers))
 
 
-def refusals(volume: VolumeFacts, need: Evidence) -> int:
-    """How many questions refuse: a route that refuses for less is the one to explain."""
-    return sum(answer.decision is Decision.REFUSE for question in QUESTIONS for answer in question(volume, need))
+def _margin(decision: Decision, answers: Sequence[Outcome]) -> int:
+    if decision is Decision.REFUSE:
+        return min(-sum(answer.decision is Decision.REFUSE for answer in answers), -1)
+    if decision is Decision.CONFIRM:
+        return 0
+    return min((answer.votes for answer in answers if answer.votes), default=1)
 
 
 def weigh(pro: Iterable[Sign], contra: Iterable[Sign], untold: str, where: str) -> Outcome:
@@ -60,7 +81,7 @@ def weigh(pro: Iterable[Sign], contra: Iterable[Sign], untold: str, where: str) 
         *(sign.reason(is_for=True) for sign in pro),
     )
     if pro:
-        return Outcome(Decision.CONFIRM if contra else Decision.ACCEPT, reasons)
+        return Outcome(Decision.CONFIRM if contra else Decision.ACCEPT, reasons, votes=len({s.where for s in pro}))
     if contra:
         return Outcome(Decision.REFUSE, reasons)
     return Outcome(Decision.CONFIRM, (Reason(False, untold, where),))
@@ -184,10 +205,12 @@ def fat(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     if answer.decision is Decision.REFUSE:
         what = "not fat-suppressed" if need.fat_suppressed else "fat-suppressed"
         answer = Outcome(Decision.REFUSE, (Reason(False, what, contra[0].where), *answer.reasons))
-    if answer.decision is Decision.ACCEPT and all(sign.by == "text" for sign in pro):
-        answer = Outcome(
-            Decision.CONFIRM, (Reason(False, "fat suppression is told in words only", pro[0].where), *answer.reasons)
-        )
+    if answer.decision is Decision.ACCEPT:
+        by_tags = {sign.where for sign in pro if sign.by != "text"}
+        answer = replace(answer, votes=len(by_tags))
+        if not by_tags:
+            in_words = Reason(False, "fat suppression is told in words only", pro[0].where)
+            answer = Outcome(Decision.CONFIRM, (in_words, *answer.reasons))
     yield answer
 
 
@@ -217,7 +240,8 @@ def contrast_phase(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
         return
     yes = [sign for sign in volume.contrast_signs if sign.says == "yes"]
     no = [sign for sign in volume.contrast_signs if sign.says == "no"]
-    yield weigh(yes, no, "a contrast phase is told, but not that contrast was given", "(0018,0010)")
+    given = weigh(yes, no, "a contrast phase is told, but not that contrast was given", "(0018,0010)")
+    yield replace(given, votes=0)  # a precondition: one attribute is asked after the other, the first that tells counts
     yield _phase(votes, need.contrast_phase)
 
 
@@ -225,10 +249,11 @@ def _phase(votes: tuple[Sign, ...], wanted: str) -> Outcome:
     pro = [vote for vote in votes if vote.says == wanted]
     contra = [vote for vote in votes if vote.says != wanted]
     answer = weigh(pro, contra, "the contrast phase is not told", "(0008,103E)")
-    if answer.decision is Decision.ACCEPT and len({vote.by for vote in pro}) < VOTES_NEEDED:
+    spare = len({vote.by for vote in pro}) - VOTES_NEEDED
+    if answer.decision is Decision.ACCEPT and spare < 0:
         what = f"one vote for {wanted}; {VOTES_NEEDED} independent ones are needed"
         return Outcome(Decision.CONFIRM, (Reason(False, what, "contrast phase"), *answer.reasons))
-    return answer
+    return replace(answer, votes=spare + 1)
 
 
 def kernel(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:

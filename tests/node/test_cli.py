@@ -98,6 +98,10 @@ def test_route_explains_a_series_in_json(config: Config, t2: Path) -> None:
     assert all({"for", "what", "where"} == set(reason) for reason in told["reasons"])
 
 
+def test_route_shows_the_margin_behind_the_decision(config: Config, t2: Path) -> None:
+    assert crlm_node("route", t2, config=config).stdout.startswith("accept (+1) pre-nact-t2wi or post-nact-t2wi")
+
+
 def test_route_of_a_path_that_is_not_there_is_bad_usage(config: Config, tmp_path: Path) -> None:
     assert crlm_node("route", tmp_path / "nowhere", config=config).returncode == USAGE
 

@@ -473,6 +473,13 @@ def test_a_delivered_result_says_so_when_another_image_comes_under_one_of_its_ui
     assert marked.reason.startswith("results are at a peer, but two images under one SOP Instance UID")
 
 
+def test_the_margin_is_kept_with_the_explanation(desk: Desk, dwi: list[Path]) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (row,) = desk.series()
+    assert [(told["decision"], told["margin"]) for told in row.explanation if told["condition"]] == [("accept", 1)]
+
+
 def test_a_mean_over_directions_is_ordered_with_all_of_its_images(desk: Desk, directions: list[Path]) -> None:
     desk.receive(directions, "CRLM-PRE")
     desk.decide()

@@ -6,16 +6,19 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from node.domain import Decision, TimePoint
+from node.evidence_facts import DERIVED_MEAN, DIRECTIONAL, ISOTROPIC, SOUND, UNSURE, Sign
 from node.routing import as_json
+from node.routing_criteria import judge
 
 Headers = dict[Path, Dataset]
 REASONABLE = settings(
@@ -141,6 +144,57 @@ def test_what_is_left_is_never_accepted_for_another_condition(bench: Any, builde
 @pytest.mark.parametrize("keyword", ["BodyPartExamined", "ImageType", "SeriesDescription", "ScanOptions"])
 def test_no_single_source_is_enough_without_the_others(bench: Any, keyword: str) -> None:
     assert bench.best(bench.mr(**{keyword: None})).decision is Decision.CONFIRM
+
+
+FOR: dict[str, frozenset[str]] = {
+    "direction_signs": frozenset({ISOTROPIC, DERIVED_MEAN}),
+    "fat_signs": frozenset({"yes"}),
+    "region_signs": frozenset({"liver", "abdomen"}),
+    "phase_signs": frozenset({"portal-venous"}),
+    "contrast_signs": frozenset({"yes"}),
+    "kind_signs": frozenset({SOUND}),
+}
+"""What speaks for a shipped condition, fact by fact."""
+AGAINST: dict[str, frozenset[str]] = {
+    "direction_signs": frozenset({DIRECTIONAL, UNSURE}),
+    "fat_signs": frozenset({"no"}),
+    "region_signs": frozenset({"prostate", "head"}),
+    "phase_signs": frozenset({"arterial", "delayed"}),
+    "contrast_signs": frozenset({"no"}),
+    "kind_signs": frozenset({"localizer", "map", UNSURE}),
+}
+PLACES = ("(0008,0008)", "(0008,103E)", "(0018,0015)")
+
+
+def some_signs(fact: str) -> st.SearchStrategy[tuple[Sign, ...]]:
+    said = st.sampled_from(sorted(FOR[fact] | AGAINST[fact]))
+    by = st.sampled_from(["tag", "text", "timing", "frame-anatomy"])
+    return st.lists(st.builds(Sign, said, st.just("told"), st.sampled_from(PLACES), by), max_size=5).map(tuple)
+
+
+@settings(REASONABLE, max_examples=300)
+@given(data=st.data(), builder=st.sampled_from(["mr", "ct", "dwi"]))
+def test_a_sign_for_that_is_lost_never_raises_the_margin(bench: Any, data: st.DataObject, builder: str) -> None:
+    volume = bench.facts(getattr(bench, builder)(*SMALL[builder]))[-1]
+    signs = data.draw(st.fixed_dictionaries({fact: some_signs(fact) for fact in FOR}))
+    before = replace(volume, **signs)
+    speaking = [(fact, at) for fact, told in signs.items() for at, sign in enumerate(told) if sign.says in FOR[fact]]
+    assume(speaking)
+    fact, lost = data.draw(st.sampled_from(speaking))
+    after = replace(before, **{fact: tuple(sign for at, sign in enumerate(signs[fact]) if at != lost)})
+    for need in (need for route in bench.routes for need in route.needs.values()):
+        assert judge(after, need).margin <= judge(before, need).margin
+
+
+@settings(REASONABLE, max_examples=200)
+@given(data=st.data(), builder=st.sampled_from(["mr", "ct", "dwi"]))
+def test_the_sign_of_the_margin_is_the_decision(bench: Any, data: st.DataObject, builder: str) -> None:
+    volume = bench.facts(getattr(bench, builder)(*SMALL[builder]))[-1]
+    told = replace(volume, **data.draw(st.fixed_dictionaries({fact: some_signs(fact) for fact in FOR})))
+    for need in (need for route in bench.routes for need in route.needs.values()):
+        verdict = judge(told, need)
+        sign = {Decision.ACCEPT: 1, Decision.CONFIRM: 0, Decision.REFUSE: -1}[verdict.decision]
+        assert (verdict.margin > 0) - (verdict.margin < 0) == sign
 
 
 @REASONABLE

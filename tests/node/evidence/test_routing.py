@@ -107,6 +107,45 @@ def test_a_missing_slice_is_refused_with_the_gap(bench: Any) -> None:
     assert "gap" in against(bench.best(headers))
 
 
+# --- the margin
+
+
+def margin(bench: Any, headers: Any) -> int:
+    return int(bench.best(headers).margin)
+
+
+def test_the_margin_counts_the_signs_that_would_have_to_go(bench: Any) -> None:
+    told_once = {"ScanOptions": "FS", "BodyPartExamined": "LIVER"}
+    assert margin(bench, bench.mr(**told_once)) == 1
+    told_twice = {**told_once, "SpectrallySelectedSuppression": "FAT", "ProtocolName": "liver"}
+    assert margin(bench, bench.mr(**told_twice)) == 2
+
+
+def test_a_margin_is_that_of_the_question_with_the_fewest_signs(bench: Any) -> None:
+    assert margin(bench, bench.mr(BodyPartExamined="LIVER", ProtocolName="liver")) == 1
+
+
+def test_what_is_asked_about_has_no_margin(bench: Any) -> None:
+    assert margin(bench, bench.mr(BodyPartExamined=None)) == 0
+
+
+def test_the_margin_of_a_refusal_counts_the_questions_that_refuse(bench: Any) -> None:
+    assert margin(bench, bench.mr(EchoTime="650")) == -1
+    assert margin(bench, bench.mr(EchoTime="650", BodyPartExamined="PROSTATE")) == -2
+
+
+def test_the_margin_of_a_volume_that_was_beaten_is_minus_one(bench: Any) -> None:
+    beaten = [item for item in bench.decide(bench.dwi((800, 1000))).volumes if item.loser_of]
+    assert [item.margin for item in beaten] == [-1]
+
+
+def test_two_votes_on_the_phase_are_needed_and_a_third_can_be_spared(bench: Any) -> None:
+    headers = bench.ct()
+    assert margin(bench, headers) == 1
+    declared = bench.trusting(protocol="Liver", contrast_phase="portal-venous")
+    assert margin(declared, headers) == 2
+
+
 # --- diffusion
 
 
