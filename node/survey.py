@@ -75,33 +75,33 @@ def survey(
     """What would be decided of every series found under `paths`. `operator` is a time point told by hand."""
     headers, unreadable = _headers(dicom_files(paths))
     keywords = [rule.keyword for rule in config.node.time_point.tag_rules]
-    series = [read_series(group, keywords, config.trust) for group in _series(headers)]
-    by_study: dict[tuple[str, str], list[SeriesEvidence]] = defaultdict(list)
-    for evidence in series:
+    found = [(read_series(group, keywords, config.trust), group) for group in _series(headers)]
+    by_study: dict[tuple[str, str], list[tuple[SeriesEvidence, dict[Path, Dataset]]]] = defaultdict(list)
+    for evidence, group in found:
         # without a study's UID there is no study: such series have nothing in common
-        by_study[evidence.header.study_uid, evidence.header.study_uid or evidence.source].append(evidence)
-    studies = tuple(_decide(group, headers, config, operator, therapies) for group in by_study.values())
-    return SurveyResult(studies, tuple(series), tuple(unreadable))
+        by_study[evidence.header.study_uid, evidence.header.study_uid or evidence.source].append((evidence, group))
+    studies = tuple(_decide(study, config, operator, therapies) for study in by_study.values())
+    return SurveyResult(studies, tuple(evidence for evidence, _ in found), tuple(unreadable))
 
 
 def _decide(
-    group: Sequence[SeriesEvidence],
-    headers: Mapping[Path, Dataset],
+    study: Sequence[tuple[SeriesEvidence, Mapping[Path, Dataset]]],
     config: Config,
     operator: TimePoint | None,
     therapies: Sequence[Therapy],
 ) -> StudyDecision:
-    study = group[0].header.study_uid
-    first = next(dataset for dataset in headers.values() if text(dataset, "StudyInstanceUID") == study)
+    """One study, of its own headers alone: whose images another study holds is nothing to this one."""
+    headers = {path: dataset for _, group in study for path, dataset in group.items()}
+    first = next(iter(headers.values()))
     finding = time_point_of(
-        group[0].header,
+        study[0][0].header,
         operator=operator,
         called=config.called_time_point(called_ae(first)),
         therapies=therapies,
         settings=config.node.time_point,
         site_issuer=config.node.site.patient_id_issuer,
     )
-    return decide(volumes_of(group, headers), config.routes, finding)
+    return decide(volumes_of([evidence for evidence, _ in study], headers), config.routes, finding)
 
 
 def _headers(files: Iterable[Path]) -> tuple[dict[Path, Dataset], list[Unreadable]]:

@@ -64,6 +64,17 @@ def test_a_folder_is_decided_series_by_series(write: Callable[..., Path], tmp_pa
     assert told["source"] == str(tmp_path / "a")
 
 
+def test_studies_of_several_patients_beside_each_other_are_none_of_each_others_business(
+    write: Callable[..., Path], tmp_path: Path, config: Config
+) -> None:
+    series(write, "a", PatientID="A")
+    for number in range(12):
+        uids = {"StudyInstanceUID": "1.2.5", "SeriesInstanceUID": "1.2.5.1", "SOPInstanceUID": f"1.2.5.1.{number + 1}"}
+        write(f"b/IM{number:04d}", number, PatientID="B", **uids)
+    told = survey([tmp_path], config, operator=TimePoint.POST).as_json()
+    assert [item["decision"] for item in told] == ["accept", "accept"]
+
+
 def test_one_series_in_several_folders_is_one_series(
     write: Callable[..., Path], tmp_path: Path, config: Config
 ) -> None:
