@@ -10,15 +10,25 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 
-from node.dicom.header import FrameHeader
+from node.dicom.header import FrameHeader, text, value
 from node.evidence_facts import Sign
 from node.evidence_kind import series_texts, text_of
+from node.evidence_phases import phase_after, phases_in
 from node.evidence_slices import acquired_at, parse_datetime, parse_time
-from node.evidence_words import phase_after, phases_in
 
-_INTRAVENOUS = re.compile(r"i\.?\s?v\b|intra-?\s?ven|venous|vein|veine", re.IGNORECASE)
-_NOT_INTRAVENOUS = re.compile(
-    r"^(?:oral|rectal|po|p\.o\.|per os|water|gastro\w*|barium|none|no|nein|without|n/?a|-+|\.+|0)$", re.IGNORECASE
+_INTRAVENOUS = re.compile(
+    r"(?<![^\W\d_])[ie]\.?\s?v\b|intra-?\s?v[eé]n|endov[eé]n|venous|vein|veine|dożyln|dozyln|в/в|внутривен|静脈|静脉|정맥",
+    re.IGNORECASE,
+)
+_ANOTHER_WAY = re.compile(
+    r"(?<![^\W\d_])(?:oral\w*|rectal\w*|per os|p\.?\s?o\.?|gastr\w*|enter\w*|enema|peroral\w*|bar(?:ium|yt)\w*|water|"
+    r"wasser|eau|agua|acqua|swallow\w*|intra-?\s?(?:thec|art|lumb|ves|perit|caver)\w*|経口|口服|경구)(?![^\W\d_])",
+    re.IGNORECASE,
+)
+_NOTHING = re.compile(
+    r"^(?:(?:no|none|non|nein|kein\w*|without|w/?o|ohne|sans|senza|sin|sem|bez|zonder|unenhanced|nativ\w*|plain|なし|无|없음)"
+    r"(?![-\s]?ionic)(?![^\W\d_]).*|n/?a|n|-+|\.+|0(?:\.0*)?\s?(?:ml|cc)?)$",
+    re.IGNORECASE,
 )
 _INJECTED = ("ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate", "ContrastFlowDuration")
 MIN_CREDIBLE_DELAY_S = 10.0
@@ -32,15 +42,9 @@ _ENHANCED_PHASES = {
     "IMMEDIATE": "arterial",
 }
 SOFT, SHARP = "soft", "sharp"
-_KERNELS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        SHARP,
-        re.compile(
-            r"bone|lung|edge|detail|sharp|hrct|ultra|high|^fc(?:0?3[0-9]|[58]\d)|^(?:l|e|d|ya|yb|yc|yd)$", re.IGNORECASE
-        ),
-    ),
-    (SOFT, re.compile(r"standard|soft|smooth|std|body|abd|liver|^fc(?:0\d|1\d)|^(?:a|b|c|ua|ub)$", re.IGNORECASE)),
-)
+_SHARP_NAMES = r"bone|lung|edge|detail|sharp|hrct|ultra|high|chst|^l_|^fc(?:0?3[0-9]|[58]\d)|^(?:l|e|d|y[a-f])$"
+_SOFT_NAMES = r"standard|soft|smooth|std|body|abd|liver|^fc(?:0\d|1\d)|^(?:a|b|c|u[a-c]|imr1)$"
+_KERNELS = ((SHARP, re.compile(_SHARP_NAMES, re.IGNORECASE)), (SOFT, re.compile(_SOFT_NAMES, re.IGNORECASE)))
 _SIEMENS_KERNEL = re.compile(r"^[A-Z][a-z]?(?P<sharpness>\d{2})[a-z]?", re.ASCII)
 SIEMENS_SHARP = 50
 """From here on Siemens' number of a kernel means lung and bone (B70f, Br59, Bl57, Hr60)."""
@@ -48,21 +52,21 @@ SIEMENS_SHARP = 50
 
 def contrast(header: FrameHeader) -> tuple[bool | None, tuple[Sign, ...]]:
     """Was contrast given into a vein: True, False where only another way is told, None where nothing is."""
-    agents = [part for part in re.split(r"[&,+/;]|\band\b", text_of(header, "ContrastBolusAgent")) if part.strip()]
-    route = text_of(header, "ContrastBolusRoute")
-    signs = [*_contrast_signs(header, agents, route)]
+    signs = (*_contrast_signs(header),)
     if any(sign.says == "yes" for sign in signs):
-        return True, tuple(signs)
-    return (False if signs else None), tuple(signs)
+        return True, signs
+    return (False if signs else None), signs
 
 
-def _contrast_signs(header: FrameHeader, agents: list[str], route: str) -> Iterator[Sign]:
+def _contrast_signs(header: FrameHeader) -> Iterator[Sign]:
+    """A route that names a place ("right antecubital") names no way; the agent speaks then."""
+    route, agents = _route(header), _agents(header)
     administered = text_of(header, "ContrastBolusAgentAdministered")
-    if route and not _INTRAVENOUS.search(route):
-        yield Sign("no", "contrast was given another way than into a vein", "(0018,1040)")
-    elif route:
+    if _INTRAVENOUS.search(route):
         yield Sign("yes", "contrast into a vein", "(0018,1040)")
-    elif agents and all(_NOT_INTRAVENOUS.match(agent.strip()) for agent in agents):
+    elif _ANOTHER_WAY.search(route):
+        yield Sign("no", "contrast was given another way than into a vein", "(0018,1040)")
+    elif agents and not any(map(_may_be_intravenous, agents)):
         yield Sign("no", "no contrast agent for a vein is told", "(0018,0010)")
     elif agents:
         yield Sign("yes", "a contrast agent is told", "(0018,0010)")
@@ -70,6 +74,25 @@ def _contrast_signs(header: FrameHeader, agents: list[str], route: str) -> Itera
         yield Sign(administered.lower(), f"contrast administered: {administered.lower()}", "(0018,9342)")
     elif any(number > 0 for keyword in _INJECTED for number in header.numbers(keyword)):
         yield Sign("yes", "a contrast injection is told", "(0018,1041)")
+
+
+def _route(header: FrameHeader) -> str:
+    """As text, or as coded beside the agents (classic) or inside the first of them (enhanced)."""
+    agents = header.get("ContrastBolusAgentSequence", ())
+    coded = [*header.get("ContrastBolusAdministrationRouteSequence", ())]
+    coded += [code for agent in agents for code in value(agent, "ContrastBolusAdministrationRouteSequence", ())]
+    return text_of(header, "ContrastBolusRoute") or " & ".join(text(code, "CodeMeaning") for code in coded)
+
+
+def _agents(header: FrameHeader) -> list[str]:
+    """One by one: "GASTRO & OMNI" are two."""
+    coded = (text(agent, "CodeMeaning") for agent in header.get("ContrastBolusAgentSequence", ()))
+    told = text_of(header, "ContrastBolusAgent") or "&".join(coded)
+    return [part.strip() for part in re.split(r"[&,+;]|/(?!\s?[oa]\b)|\band\b", told) if part.strip()]
+
+
+def _may_be_intravenous(agent: str) -> bool:
+    return not _NOTHING.match(agent) and bool(_INTRAVENOUS.search(agent) or not _ANOTHER_WAY.search(agent))
 
 
 def phase_votes(header: FrameHeader) -> tuple[Sign, ...]:

@@ -6,21 +6,17 @@ so that a missing one leaves a question and never an acceptance.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
 from node.dicom.header import FrameHeader, text, value
 from node.evidence_facts import SOUND, UNSURE, Sign
+from node.evidence_regions import regions_in, regions_of_body_part
 from node.evidence_split import Part
 from node.evidence_vendors import SIEMENS_SEQUENCE_NAME
-from node.evidence_words import (
-    COMPUTED,
-    IMAGE_TYPE_KINDS,
-    KINDS,
-    regions_in,
-    regions_of_body_part,
-)
+from node.evidence_words import COMPUTED, IMAGE_TYPE_KINDS, KINDS, MATERIAL_UNITS
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 IMAGE_CLASSES: dict[str, str] = {
@@ -48,6 +44,7 @@ SERIES_TEXTS: tuple[tuple[str, str], ...] = (
 )
 """Where a series speaks of itself. What the study is called says what was ordered, not what this series shows."""
 MAX_LOCALIZER_SLICES = 10
+_SEQUENCE_TOLD = ("ScanningSequence", "EchoPulseSequence", "SequenceName", "PulseSequenceName")
 MIN_FLUID_NULL_MS = 1500.0
 
 
@@ -59,19 +56,20 @@ def series_texts(header: FrameHeader) -> Iterator[tuple[str, str]]:
 
 
 def text_of(header: FrameHeader, keyword: str) -> str:
-    """An attribute of the slice as text, "" where absent."""
+    """An attribute of the slice as text, "" where absent; full-width letters and split accents made plain."""
     found = header.get(keyword, "")
-    return (
-        "\\".join(map(str, found)) if isinstance(found, Sequence) and not isinstance(found, str) else str(found).strip()
-    )
+    joined = "\\".join(map(str, found)) if isinstance(found, Sequence) and not isinstance(found, str) else str(found)
+    return unicodedata.normalize("NFKC", joined).strip()
 
 
 def kind_signs(part: Part, series: Sequence[Part]) -> tuple[Sign, ...]:
     """Signs that say `SOUND`, or what else the volume is."""
     first = part.slices[0]
+    modality = IMAGE_CLASSES[text(first.header.root, "SOPClassUID")]
     signs = [
-        *_by_image_type(first.image_type),
-        *_by_description(first.header, first.image_type),
+        *_by_image_type(first.image_type, modality),
+        *_by_description(first.header, modality),
+        *(_by_ct_tags(first.header) if modality == "CT" else _by_mr_tags(first.header, part)),
         *_by_tags(first.header),
     ]
     if _is_localizer_by_planes(series):
@@ -81,46 +79,59 @@ def kind_signs(part: Part, series: Sequence[Part]) -> tuple[Sign, ...]:
     return tuple(signs)
 
 
-def _by_image_type(image_type: tuple[str, ...]) -> Iterator[Sign]:
+def _by_image_type(image_type: tuple[str, ...], modality: str) -> Iterator[Sign]:
     bad = [IMAGE_TYPE_KINDS[token] for token in image_type if token in IMAGE_TYPE_KINDS]
+    if modality == "CT" and not bad:
+        # what a dual-energy image is made of, vendors write into longer values: "CT_SOM7 SPI DUAL VNC"
+        bad = [(kind, what) for kind, what, pattern in KINDS["CT"] if any(map(pattern.search, image_type))]
     for kind, what in bad:
         yield Sign(kind, f"Image Type says: {what}", "(0008,0008)")
     if image_type and not bad:
         yield Sign(SOUND, "Image Type names no map, projection or localizer", "(0008,0008)")
 
 
-def _by_description(header: FrameHeader, image_type: tuple[str, ...]) -> Iterator[Sign]:
+def _by_description(header: FrameHeader, modality: str) -> Iterator[Sign]:
     description = text_of(header, "SeriesDescription")
-    bad = [*_kinds_in_words(description, image_type)]
+    bad = [*_kinds_in_words(description, modality)]
     for kind, what in bad:
         yield Sign(kind, f"the series calls itself {what}", "(0008,103E)", by="text")
     if description and not bad:
         yield Sign(SOUND, "the series' description names no map, projection or localizer", "(0008,103E)", by="text")
-    derivation = text_of(header, "DerivationDescription")
-    if COMPUTED.search(derivation):
+    if modality == "MR" and COMPUTED.search(text_of(header, "DerivationDescription")):
         yield Sign("computed", "the derivation tells of a computed b-value", "(0008,2111)", by="text")
     protocol = text_of(header, "ProtocolName")
-    if any(kind == "localizer" and pattern.search(protocol) for kind, _, pattern in KINDS):
+    if any(kind == "localizer" and pattern.search(protocol) for kind, _, pattern in KINDS[modality]):
         yield Sign("localizer", "the protocol is a localizer's", "(0018,1030)", by="text")
 
 
-def _kinds_in_words(description: str, image_type: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    if COMPUTED.search(description):
+def _kinds_in_words(description: str, modality: str) -> Iterator[tuple[str, str]]:
+    if modality == "MR" and COMPUTED.search(description):
         yield "computed", "a computed b-value, never acquired"
-    for kind, what, pattern in KINDS:
+    for kind, what, pattern in KINDS[modality]:
         if pattern.search(description):
             yield kind, what
 
 
-def _by_tags(header: FrameHeader) -> Iterator[Sign]:
-    if text_of(header, "BurnedInAnnotation").upper() == "YES":
-        yield Sign("screenshot", "annotation is burned into the pixels", "(0028,0301)")
+def _by_ct_tags(header: FrameHeader) -> Iterator[Sign]:
+    if (unit := text_of(header, "RescaleType").upper()) in MATERIAL_UNITS:
+        yield Sign("material", f"its values are no Hounsfield units as measured: {unit}", "(0028,1054)")
+
+
+def _by_mr_tags(header: FrameHeader, part: Part) -> Iterator[Sign]:
     if "mm2/s" in text_of(header, "RescaleType").lower():
         yield Sign("adc", "its values are diffusion coefficients, mm²/s", "(0028,1054)")
     named = SIEMENS_SEQUENCE_NAME.search(text_of(header, "SequenceName"))
     if named and named["upper"]:
         yield Sign("computed", "the sequence's name tells of an image calculated from several b-values", "(0018,0024)")
+    if part.b is not None and not any(text_of(header, keyword) for keyword in _SEQUENCE_TOLD):
+        what = "no kind of sequence is told: a functional or perfusion series cannot be ruled out"
+        yield Sign(UNSURE, what, "(0018,0020)")
     yield from _by_inversion(header)
+
+
+def _by_tags(header: FrameHeader) -> Iterator[Sign]:
+    if text_of(header, "BurnedInAnnotation").upper() == "YES":
+        yield Sign("screenshot", "annotation is burned into the pixels", "(0028,0301)")
     frames = value(header.root, "NumberOfFrames", 1)
     if header.number is None and isinstance(frames, int) and frames > 1:
         yield Sign("tiled", "several frames without their positions", "(0028,0008)")
@@ -156,10 +167,18 @@ def region_signs(header: FrameHeader) -> tuple[str, tuple[Sign, ...]]:
     if not signs:
         coded = value(header.root, "AnatomicRegionSequence", ())
         signs = [*_regions_by_code(coded, "tag", "Anatomic Region")]
+    named = signs[0].says if signs else "unknown"
     if not signs:
         framed = header.get("AnatomicRegionSequence", ())
-        return "unknown", tuple(_regions_by_code(framed, "frame-anatomy", "Frame Anatomy"))
-    return signs[0].says, tuple(signs)
+        signs = [*_regions_by_code(framed, "frame-anatomy", "Frame Anatomy")]
+    return named, (*signs, *_by_side(header))
+
+
+def _by_side(header: FrameHeader) -> Iterator[Sign]:
+    """Left or right is told of paired parts only (PS3.3 C.7.3.1): of a knee or a breast, never of the liver."""
+    for keyword, where in (("Laterality", "(0020,0060)"), ("ImageLaterality", "(0020,0062)")):
+        if (side := text_of(header, keyword).upper()) in ("L", "R"):
+            yield Sign("paired part", f"a side is told ({side}): a paired part of the body", where)
 
 
 def _regions_by_code(items: Iterable[Dataset], by: str, name: str) -> Iterator[Sign]:

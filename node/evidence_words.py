@@ -1,4 +1,4 @@
-"""What words in headers mean, as tables: regions, contrast phases, kinds of image, fat suppression, weighting.
+"""What words in headers mean, as tables: kinds of image, fat suppression, weighting (regions and phases beside it).
 
 Words are the weakest evidence, for people write them: every pattern is anchored to whole words (a bare /fs/ takes
 GE's FRFSE for fat suppression, a bare /art/ vetoes "partial"), an underscore or a digit ends a word as a space
@@ -10,149 +10,110 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from node.evidence_facts import UNSURE
 
-def _words(pattern: str) -> re.Pattern[str]:
-    """Whole words of any language; digits and underscores separate."""
-    return re.compile(rf"(?<![^\W\d_])(?:{pattern})(?![^\W\d_])", re.IGNORECASE)
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+"""Chinese, Japanese and Korean characters: 上腹部门脉期 is written in one, and so is 복부CT."""
+LETTER = rf"[^\W\d_{_UNSPACED}]"
+"""A letter of a script that sets spaces between words."""
 
 
-# Region → words. The liver's own first: a series may name several, "CT CH/AB/PEL" covers three.
-REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "liver",
-        _words(r"liver|hepat\w*|hepar|leber\w*|foie|h[ií]gado|fegato|lever|f[ií]gado|w[aą]trob\w*|печен\w*|肝\w*"),
-    ),
-    (
-        "abdomen",
-        _words(
-            r"abdom\w*|abdo|abd|oberbauch|bauch|bovenbuik|buik|addom\w*|vientre|brzuch\w*|живот\w*|"
-            r"上?腹\w*|(?:ct )?cap|tap|ab(?=\s*/)|(?<=/)ab"
-        ),
-    ),
-    ("kidney", _words(r"kidneys?|renal|nieren?|reins|ri[nñ][oó]n\w*|rene|renes|nerk\w*|почк\w*|腎\w*|肾\w*")),
-    ("prostate", _words(r"prostat\w*|prostaat|前列腺")),
-    ("pancreas", _words(r"pancrea\w*|pankreas\w*|膵|胰\w*")),
-    ("pelvis", _words(r"pelvi[sc]|pel|becken|bekken|bassin|pelve|miednic\w*|骨盤|盆腔")),
-    ("rectum", _words(r"rect(?:um|al)|re[ck]tum")),
-    ("uterus", _words(r"uter(?:us|ine)|cervix uteri|ovar\w*")),
-    ("bladder", _words(r"bladder|harnblase|vessie|vejiga")),
-    (
-        "brain",
-        _words(
-            r"brain|cerebr\w*|hirn|gehirn|sch[aä]del-?hirn|cerveau|cervello|enc[eé]fal\w*|hersenen|m[oó]zg\w*|脳|脑"
-        ),
-    ),
-    ("head", _words(r"head|skull|kopf|sch[aä]del|cr[aâ]ne|t[eê]te|testa|cabeza|cabe[cç]a|hoofd|głow\w*|頭部|头部")),
-    ("neck", _words(r"neck|headneck|hals|cou|collo|cuello|pesco[cç]o|頸部|颈部")),
-    ("chest", _words(r"chest|thora[xk]\w*|lungs?|pulmon\w*|lunge|poumon|torace|t[oó]rax|ch(?=\s*/)|胸\w*")),
-    ("heart", _words(r"heart|cardiac|cardio\w*|herz|c[oœ]e?ur|cuore|coraz[oó]n|心\w*")),
-    ("breast", _words(r"breasts?|mamm[ao]\w*|brust|seins|borst|乳\w*")),
-    ("spine", _words(r"[cltshb]?-?spine|spinal|lumbar|cervical|wirbels\w*|[lbh]ws|rachis|columna|colonna|脊\w*")),
-    ("knee", _words(r"knees?|knie|genou|rodilla|ginocchio")),
-    ("shoulder", _words(r"shoulders?|schulter|[eé]paule|hombro|spalla")),
-    ("hip", _words(r"hips?|h[uü]fte|hanche|cadera|anca")),
-    ("thigh", _words(r"thigh|femur|oberschenkel|cuisse")),
-    ("leg", _words(r"legs?|calf|tibia|unterschenkel|jambe")),
-    ("foot", _words(r"foot|feet|ankle|fu[sß]|cheville|pied")),
-    ("arm", _words(r"arms?|humerus|forearm|elbow|ellenbogen|coude")),
-    ("hand", _words(r"hands?|wrist|finger|handgelenk|poignet")),
-    ("extremity", _words(r"extremit\w*")),
-)
+def whole_words(pattern: str) -> re.Pattern[str]:
+    """Whole words of any language; digits, underscores and East Asian characters separate."""
+    start, end = rf"(?:(?<!{LETTER})|(?=[{_UNSPACED}]))", rf"(?:(?!{LETTER})|(?<=[{_UNSPACED}]))"
+    return re.compile(f"{start}(?:{pattern}){end}", re.IGNORECASE)
 
-# Body Part Examined writes words together: CHESTABDPELVIS, UPPERABDOMEN (PS3.16 Annex L)
-BODY_PART_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("liver", ("LIVER", "HEPAT")),
-    ("abdomen", ("ABDOM", "ABD")),
-)
-
-PHASES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "portal-venous",
-        _words(
-            r"p\.?v\.?|pvp|portal\w*|porto-?\s*(?:venous|ven\w*)|porta|ven(?:ous|ös\w*|oes\w*|osa|oso|eux|euse|euze)?|veneuze|"
-            r"portovenös\w*|門脈\w*|门脉\w*|静脉期"
-        ),
-    ),
-    (
-        "arterial",
-        _words(r"art(?:erial|eriel\w*|ériel\w*|erieel|eria|eriosa)?|angio\w*|cta|hap|bolus ?phase|動脈\w*|动脉\w*"),
-    ),
-    (
-        "delayed",
-        _words(
-            r"late|del(?:ayed)?|delay|spät\w*|spaet\w*|tardiv?[eoaf]?|equil\w*|excret\w*|nephrogr\w*|uro\w*graph\w*|平衡\w*|延迟\w*|遅延"
-        ),
-    ),
-    (
-        "non-contrast",
-        _words(
-            r"non[- _]?con(?:trast)?|nc|ncct|nativ\w*|blanco|without(?: contrast)?|w/?o(?: ?contrast)?|ohne(?: km)?|"
-            r"sans(?: inj\w*)?|unenhanced|plain|pre[- _]?(?:contrast|km|inj\w*)|pre|simple|単純|平扫"
-        ),
-    ),
-)
-STATED_SECONDS = re.compile(r"(?<!\d)(\d{2,3})\s?s(?:ec(?:onds?|s)?|ek)?(?![^\W\d_])", re.IGNORECASE)
-PHASE_SECONDS: tuple[tuple[str, float, float], ...] = (
-    ("arterial", 15, 45),
-    ("portal-venous", 55, 100),
-    ("delayed", 150, 900),
-)
-"""Seconds after the start of the injection; what lies between belongs to nobody."""
 
 # Kinds of image that are not what was acquired, by what the series calls itself
 # Siemens glues CALC_BVAL to the name before it, so this one pattern is not anchored
 COMPUTED = re.compile(
-    r"calc(?:ulated)?[ _-]?b[ _-]?val|(?<![^\W\d_])(?:calc|computed|comp ?dwi|cdwi|edwi|syn(?:thetic|thetisch\w*|dwi)?|"
-    r"extrapol\w*)(?![^\W\d_])",
+    r"calc(?:ulated)?[ _-]?b[ _-]?val|(?<![^\W\d_])(?:calc\w*|computed|comp ?dwi|cdwi|berechn\w*|virtual b|"
+    r"syn(?:thetic|thetisch\w*|dwi)?|extrapol\w*)(?![^\W\d_])",
     re.IGNORECASE,
 )
-KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
+Kind = tuple[str, str, re.Pattern[str]]
+_KINDS: tuple[Kind, ...] = (
     (
         "localizer",
         "a localizer",
-        _words(
-            r"locali[sz]er\w*|loc|lok\w{0,3}|\w*scouts?|surveys?|topogram\w*|scanogram\w*|surview|"
-            r"3[ -]?plane|pilot|rep[eé]rage|plan ?scan|定位\w*"
+        whole_words(
+            r"lo[ck]ali[sz]\w*|loc|lok\w{0,3}|\w*scouts?|surveys?|topo|topogram\w*|scanogra\w*|scanoscop\w*|surview|"
+            r"3[ -]?plane|pilot|rep[eé]rage|plan ?scan|定位|位置決め"
         ),
     ),
-    ("adc", "a map of the apparent diffusion coefficient", _words(r"d?adc\w*|apparent diff\w*|dapp")),
-    ("eadc", "an exponential ADC map", _words(r"e[- _]?adc|exp\w* (?:apparent|adc)\w*|exponential\w*")),
-    ("fa", "a map of fractional anisotropy", _words(r"fa|colfa|fractional aniso\w*")),
     (
         "projection",
         "a projection",
-        _words(r"mips?|minips?|projection\w*|3d ?mip|mrcp ?(?:3d ?)?mip|volume ?render\w*|vrt?"),
+        whole_words(r"mips?|minips?|projection\w*|3d ?mip|mrcp ?(?:3d ?)?mip|volume ?render\w*|vrt?"),
     ),
-    ("subtraction", "a subtraction", _words(r"sub(?:tract\w*|trak\w*)?|differenz\w*")),
-    ("perfusion", "a perfusion or functional series", _words(r"perf(?:usion)?\w*|dsc|asl|bold|fmri|cbf|cbv|mtt|ttp")),
+    ("subtraction", "a subtraction", whole_words(r"sub(?:tract\w*|trak\w*)?|differenz\w*")),
+    (
+        "perfusion",
+        "a perfusion or functional series",
+        whole_words(r"perf(?:usion)?\w*|dsc|asl|bold|fmri|cbf|cbv|mtt|ttp"),
+    ),
+    ("reformat", "a reformat", whole_words(r"mprs?|mpr_\w+|reformat\w*|curved|coronal ?ref\w*")),
+    (
+        "screenshot",
+        "a screenshot",
+        whole_words(r"screen ?(?:shot|save|capture)\w*|snapshots?|dose ?(?:report|info)\w*|dosis\w*|patient protocol"),
+    ),
+)
+_CT_KINDS: tuple[Kind, ...] = (
+    (
+        "monitoring",
+        "bolus tracking",
+        whole_words(
+            r"(?:pre|test)?-?monitoring|smart ?prep|bolus ?track\w*|sure ?start|care ?bolus|test ?bolus|locator|tracker"
+        ),
+    ),
+    (
+        "material",
+        "a map of one material, or an image with one taken out, and no attenuation as measured",
+        whole_words(
+            r"vnc|vue|virt\w*[ _-]?(?:non|nativ|un)\w*|iod(?:ine|e|io|o)|jod\w*|yodo|z ?eff\w*|eff\w* ?(?:z|atomic\w*)|"
+            r"rho/?z|(?:electron|e)[ _-]?density|overlay|pbv|md|water ?\(|fat ?map|"
+            r"ca(?:lcium)?[ _-]?supp?\w*|碘|ヨード"
+        ),
+    ),
+    (
+        UNSURE,
+        "a virtual monoenergetic image: its contrast is not that of the tube's voltage",
+        whole_words(r"mono(?:e\w*|chrom\w*|\+|plus)?|vmi|\d{2,3} ?kev"),
+    ),
+)
+_MR_KINDS: tuple[Kind, ...] = (
+    ("adc", "a map of the apparent diffusion coefficient", whole_words(r"d?adc\w*|apparent diff\w*|dapp")),
+    ("eadc", "an exponential ADC map", whole_words(r"e[- _]?adc|exp\w* (?:apparent|adc)\w*|exponential\w*")),
+    ("fa", "a map of fractional anisotropy", whole_words(r"fa|colfa|fractional aniso\w*")),
     (
         "map",
         "a parameter map",
-        _words(
+        whole_words(
             r"t[12]\*? ?map\w*|r2\*? ?map|ideal ?iq|fat ?frac\w*|ff|pdff|elasto\w*|stiffness|ivim\w*|"
             r"kurtosis|tensor ?map"
         ),
     ),
-    ("phase", "phase, real or imaginary values", _words(r"phase ?images?|imaginary")),
-    ("reformat", "a reformat", _words(r"mprs?|mpr_\w+|reformat\w*|curved|coronal ?ref\w*")),
-    (
-        "screenshot",
-        "a screenshot",
-        _words(r"screen ?(?:shot|save|capture)\w*|snapshots?|dose ?(?:report|info)\w*|patient protocol"),
-    ),
-    (
-        "monitoring",
-        "bolus tracking",
-        _words(r"(?:pre|test)?-?monitoring|smart ?prep|bolus ?track\w*|sure ?start|care ?bolus|test ?bolus"),
-    ),
-    ("fluid-suppressed", "an image with fluid suppressed", _words(r"flair|dark[ _-]?fluid")),
+    ("phase", "phase, real or imaginary values", whole_words(r"phase ?images?|imaginary")),
+    ("fluid-suppressed", "an image with fluid suppressed", whole_words(r"flair|dark[ _-]?fluid")),
     (
         "calibration",
         "a calibration scan",
-        _words(r"cal(?:ibration)?|asset(?: ?cal\w*)?|(?:sense|coil)[ _-]?(?:ref|sens)\w*|prescan\w*"),
+        whole_words(r"cal(?:ibration)?|asset(?: ?cal\w*)?|(?:sense|coil)[ _-]?(?:ref|sens)\w*|prescan\w*"),
     ),
-    ("fluid-only", "a heavily T2-weighted cholangiogram", _words(r"mrcp\w*|cholangio\w*|hydro\w*")),
+    ("fluid-only", "a heavily T2-weighted cholangiogram", whole_words(r"mrcp\w*|cholangio\w*|hydro\w*")),
+    # GE sets the name before a colon ("FAT: Ax T2 Flex"), Siemens a letter at the end ("t2_tse_dixon_tra_F")
+    (
+        "fat-only",
+        "the fat image of a Dixon pair",
+        whole_words(r"fat(?=\s?:)|fat[ _-]?only|\w*dixon\w*_f(?:at)?(?=$)|(?:ideal|flex)[ _]f(?:at)?(?=$)"),
+    ),
+    (UNSURE, "eDWI, which GE acquires and others compute", whole_words(r"edwi")),
 )
+KINDS: dict[str, tuple[Kind, ...]] = {"CT": (*_KINDS, *_CT_KINDS), "MR": (*_KINDS, *_MR_KINDS)}
+"""Modality → kinds: "hydro" is a cholangiogram in MR and water drunk before a CT."""
+MATERIAL_UNITS = frozenset({"MGML", "MG/ML", "MG/CC", "MG/CM3", "Z_EFF", "ED", "EDW", "PCT", "HU_MOD"})
+"""Rescale Types of CT (PS3.3 C.11.1.1.2) that are no Hounsfield units as measured."""
 
 # The same by the tokens of Image Type and Frame Type, which the Standard and the vendors define
 IMAGE_TYPE_KINDS: dict[str, tuple[str, str]] = {
@@ -178,7 +139,9 @@ IMAGE_TYPE_KINDS: dict[str, tuple[str, str]] = {
         ),
         ("projection", "a projection or rendering"),
     ),
-    **dict.fromkeys(("MPR", "CSA MPR", "CURVED_MPR", "RESAMPLED", "REFORMATTED"), ("reformat", "a reformat")),
+    **dict.fromkeys(
+        ("MPR", "CSA MPR", "CSAPARALLEL", "CURVED_MPR", "RESAMPLED", "REFORMATTED"), ("reformat", "a reformat")
+    ),
     **dict.fromkeys(("SUBTRACTION", "SUBTRACT", "SUB"), ("subtraction", "a subtraction")),
     **dict.fromkeys(
         ("PERFUSION", "ASL", "CBF", "CBV", "RCBF", "RCBV", "MTT", "TTP", "FMRI", "BOLD", "TMAX"),
@@ -209,9 +172,22 @@ IMAGE_TYPE_KINDS: dict[str, tuple[str, str]] = {
         ("phase", "phase, real or imaginary values"),
     ),
     **dict.fromkeys(
-        ("SCREEN SAVE", "SCREENSHOT", "SCREEN", "DOSE_INFO", "DOSE", "CSA REPORT", "REPORT", "CSAPARALLEL"),
+        ("SCREEN SAVE", "SCREENSHOT", "SCREEN", "DOSE_INFO", "DOSE", "CSA REPORT", "REPORT"),
         ("screenshot", "a screenshot or report"),
     ),
+    **dict.fromkeys(
+        (
+            "MAT_SPECIFIC",
+            "MAT_REMOVED",
+            "MAT_FRACTIONAL",
+            "MAT_MODIFIED",
+            "MAT_VALUE_BASED",
+            "EFF_ATOMIC_NUM",
+            "ELECTRON_DENSITY",
+        ),
+        ("material", "a map of one material, or an image with one taken out, and no attenuation as measured"),
+    ),
+    "VMI": (UNSURE, "a virtual monoenergetic image: its contrast is not that of the tube's voltage"),
     **dict.fromkeys(("FAT", "F", "DIXON_FAT", "FAT_ONLY"), ("fat-only", "the fat image of a Dixon pair")),
     **dict.fromkeys(
         (
@@ -230,66 +206,42 @@ IMAGE_TYPE_KINDS: dict[str, tuple[str, str]] = {
 }
 TRACE_TOKENS = frozenset({"TRACEW", "TRACE", "ISOTROPIC", "ISO", "TRACE_W", "TRACEWEIGHTED", "COMBINED_TRACE"})
 WATER_TOKENS = frozenset({"WATER", "W", "DIXON_WATER", "WATER_ONLY"})
+IN_OR_OPPOSED_TOKENS = frozenset({"IN_PHASE", "IP", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE", "OP"})
 
-_FAT_SUPPRESSION = _words(
-    r"fs|fat[ _-]?sat\w*|fat[ _-]?sup\w*|spair|spir|stir|chess|tirm|fettges\w*|sat(?:uration)? (?:de )?graisse|"
-    r"脂肪抑制|压脂|抑脂"
+_FAT_SUPPRESSION = whole_words(
+    r"fs|fat[ _-]?sat\w*|fat[ _-]?sup\w*|spair|aspir|spir|stir|chess|tirm|fett(?:ges|supp|unter)\w*|vetond\w*|"
+    r"(?:sat\w*|supr?\w*|sopp?r\w*)\.? ?(?:de |del? |della )?(?:graisse|gras\w*|gordura)|water(?=\s?:)|water[ _-]?only|"
+    r"\w*dixon\w*_w(?:ater)?(?=$)|脂肪抑制|压脂|抑脂|지방 ?억제"
 )
-_NO_FAT_SUPPRESSION = _words(r"(?:no|non|without|ohne|sans|w/?o|sin)[ _-]?(?:fs|fat[ _-]?\w*)|nofs|nonfs")
+_NO_FAT_SUPPRESSION = whole_words(
+    r"(?:no|non|without|ohne|sans|w/?o|sin|sem|senza|zonder|bez)[ _-]?(?:fs|fat[ _-]?\w*)|nofs|nonfs"
+)
 
 WEIGHTINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("t2", _words(r"t2w?i?|haste|sshtse|ssfse")),
+    ("t2", whole_words(r"t2w?i?|haste|sshtse|ssfse")),
     (
         "t1",
-        _words(
+        whole_words(
             r"t1w?i?|vibe|lava|thrive|(?<!e)dixon|ethrive|mdixon|flash|quick3d|starvibe|dyn\w*|"
             r"in[- _]?(?:/|and)?[- _]?(?:out|opp)\w*"
         ),
     ),
-    ("dwi", _words(r"dwi|diff\w*|dw|resolve|epi[ _]?dwi|dti|扩散\w*|弥散\w*|拡散\w*")),
-    ("pd", _words(r"pdw?i?|proton")),
+    ("dwi", whole_words(r"dwi|diff\w*|dw|resolve|epi[ _]?dwi|dti|扩散\w*|弥散\w*|拡散\w*")),
+    ("pd", whole_words(r"pdw?i?|proton")),
 )
 T1_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("in-phase or opposed-phase", _words(r"in[- _]?phase|opp\w*(?:[- _]?phase)?|out[- _]?of[- _]?phase|ip|op")),
-    ("a hepatobiliary phase", _words(r"hbp|hepatobil\w*|20 ?min\w*|primovist|eovist|gadoxet\w*")),
+    ("in-phase or opposed-phase", whole_words(r"in[- _]?phase|opp\w*(?:[- _]?phase)?|out[- _]?of[- _]?phase|ip|op")),
+    (
+        "a hepatobiliary phase",
+        whole_words(r"hbp|h[eé]pato?-?bil\w*|hepatospez\w*|20 ?min\w*|primovist|eovist|gadoxet\w*|肝胆\w*|肝細胞\w*"),
+    ),
     (
         "a dynamic contrast phase",
-        _words(r"dyn\w*|art\w*|portal\w*|pvp?|ven\w*|delayed|post[- _]?(?:gd|km|contrast)|\+ ?c|c\+"),
+        whole_words(
+            r"dyn\w*|art\w*|port\w*|pvp?|ven\w*|delayed|late|spät\w*|tard\w*|post[- _]?(?:gd|km|contrast)|\+ ?c|c\+"
+        ),
     ),
 )
-
-
-def regions_in(text: str) -> tuple[str, ...]:
-    """Every region that the text names, the liver first."""
-    return tuple(region for region, pattern in REGIONS if pattern.search(text))
-
-
-def regions_of_body_part(value: str) -> tuple[str, ...]:
-    """Regions of a Body Part Examined: the words, or the parts that defined terms are glued from."""
-    glued = tuple(region for region, parts in BODY_PART_PARTS if any(part in value.upper() for part in parts))
-    return glued or regions_in(value)
-
-
-def phases_in(texts: Iterable[str]) -> tuple[str, ...]:
-    """The phases that the first speaking text names. Stated seconds decide over words: "PV 180 s" is a late one."""
-    for text in texts:
-        if stated := _stated_phase(text):
-            return (stated,)
-        if named := tuple(phase for phase, pattern in PHASES if pattern.search(text)):
-            return named
-    return ()
-
-
-def _stated_phase(text: str) -> str | None:
-    for match in STATED_SECONDS.finditer(text):
-        if phase := phase_after(float(match.group(1))):
-            return phase
-    return None
-
-
-def phase_after(seconds: float) -> str | None:
-    """The phase so many seconds after the start of the injection; None between the windows."""
-    return next((phase for phase, low, high in PHASE_SECONDS if low <= seconds <= high), None)
 
 
 def fat_suppression_in(text: str) -> bool | None:

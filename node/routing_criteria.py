@@ -30,9 +30,12 @@ from node.evidence_facts import (
     Sign,
     VolumeFacts,
 )
+from node.evidence_regions import NEIGHBOURS
 
 SEVERITY = {Decision.ACCEPT: 0, Decision.CONFIRM: 1, Decision.REFUSE: 2}
 VOTES_NEEDED = 2
+_DESCRIPTION = "(0008,103E)"
+_COVERED_TOGETHER = frozenset(("(0018,0015)", part) for part in NEIGHBOURS)
 SPACING_TOLERANCE_MM = 0.05
 _MAP_WORDS = frozenset({"adc", "eadc", "fa", "map", "perfusion", "projection", "reformat", "subtraction", "phase"})
 """Words that a description may carry without the image being one: "DWI/ADC" names what a series is for."""
@@ -151,7 +154,18 @@ def has_weighting(volume: VolumeFacts, need: Evidence) -> bool:
     return volume.weighting in (DIFFUSION_WEIGHTED if need.weighting == "dwi" else {need.weighting})
 
 
-_WEIGHTING_NAMES = {"dwi": "diffusion-weighted", "t2": "T2-weighted", "t1": "T1-weighted", "ct": "CT"}
+_WEIGHTING_NAMES = {
+    "dwi": "diffusion-weighted",
+    "t2": "T2-weighted",
+    "t1": "T1-weighted",
+    "ct": "CT",
+    "adc": "an ADC map",
+    "fa": "a map of anisotropy",
+    "dwi-computed": "a computed b-value",
+    "dwi-trace": "diffusion-weighted",
+    "other": "of another kind",
+    "localizer": "a localizer",
+}
 
 
 def weighting(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
@@ -163,8 +177,8 @@ def weighting(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     if is_wanted:
         yield Outcome(Decision.ACCEPT, reasons)
         return
-    name = _WEIGHTING_NAMES[need.weighting]
-    yield Outcome(Decision.REFUSE, (Reason(False, f"{volume.weighting}, not {name}", "weighting"), *reasons))
+    name, wanted = _WEIGHTING_NAMES.get(volume.weighting, volume.weighting), _WEIGHTING_NAMES[need.weighting]
+    yield Outcome(Decision.REFUSE, (Reason(False, f"{name}, not {wanted}", "weighting"), *reasons))
 
 
 def b_value(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
@@ -264,8 +278,10 @@ def kernel(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
         yield _confirm("the reconstruction kernel is not told", "(0018,1210)")
     elif volume.kernel_kind == "sharp":
         yield _refuse("a sharp kernel, for bone or lung", "(0018,1210)")
+    elif volume.kernel_kind == "soft":
+        yield _accept("a kernel for soft tissue", "(0018,1210)")
     else:
-        yield _accept("not a kernel for bone or lung", "(0018,1210)")
+        yield _confirm("a kernel of unknown name: one for bone or lung cannot be ruled out", "(0018,1210)")
 
 
 def region(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
@@ -275,6 +291,9 @@ def region(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     vouching = {sign.where for sign in volume.region_signs if sign.says in need.regions and sign.by != "frame-anatomy"}
     pro = [sign for sign in volume.region_signs if sign.says in need.regions and sign.where in vouching]
     contra = [sign for sign in volume.region_signs if sign.says not in need.regions and sign.where not in vouching]
+    if _DESCRIPTION in vouching:
+        # Body Part Examined holds one word: CHEST is no denial of what the series calls "CT CAP"
+        contra = [sign for sign in contra if (sign.where, sign.says) not in _COVERED_TOGETHER]
     yield weigh(pro, contra, f"no region is told; {' or '.join(need.regions)} is needed", "(0018,0015)")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from node.evidence_ct import kernel_kind
-from node.evidence_words import phases_in, regions_in, regions_of_body_part
+from node.evidence_phases import phases_in
+from node.evidence_regions import regions_in, regions_of_body_part
 
 
 @pytest.mark.parametrize(

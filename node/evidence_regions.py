@@ -1,0 +1,88 @@
+"""Which part of the body words name, in the languages of the sites, and what Body Part Examined says."""
+
+from __future__ import annotations
+
+import re
+
+from node.evidence_words import whole_words
+
+# Region → words. The liver's own first: a series may name several, "CT CH/AB/PEL" covers three.
+REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "liver",
+        whole_words(
+            r"liver|h[eé]pat\w*|hepar|leber\w*|foie|h[ií]gado|fegato|lever|f[ií]gado|w[aą]trob\w*|j[aá]tra|jater\w*|"
+            r"m[aá]j|maksa|karaci[gğ]er|печен\w*|肝|간장|간(?![가-힣])"
+        ),
+    ),
+    (
+        "abdomen",
+        whole_words(
+            r"\w*abd[oôó]m\w*|abd(?:o|omen|pel\w*|opel\w*)?|\w*oberbauch\w*|\w*bauch|\w*buik|\w*addom\w*|vientre|"
+            r"brzu(?:ch|sz)\w*|b[rř]i[cš]h?\w*|buk|vatsa|bat[ıi]n|живот\w*|брюш\w*|腹|복부|ct ?cap|cap|tap|"
+            r"c ?/ ?a ?/ ?p|ab(?=\s*/)|(?<=/)ab"
+        ),
+    ),
+    (
+        "kidney",
+        whole_words(r"kidneys?|renal|nieren?|reins|ri[nñ][oó]n\w*|rene|renes|nerk\w*|ledvin\w*|почк\w*|腎|肾|신장"),
+    ),
+    ("prostate", whole_words(r"prostat\w*|prostaat|前列腺|전립선")),
+    ("pancreas", whole_words(r"pancrea\w*|pankreas\w*|trzustk\w*|膵|胰")),
+    ("pelvis", whole_words(r"pelvi[sc]|pel|becken|bekken|bassin|pelve|miednic\w*|骨盤|盆腔|골반")),
+    ("rectum", whole_words(r"rect(?:um|al)|re[ck]tum|直腸|直肠")),
+    ("uterus", whole_words(r"uter(?:us|ine)|cervix uteri|ovar\w*|子宮|子宫")),
+    ("bladder", whole_words(r"bladder|harnblase|vessie|vejiga|膀胱")),
+    (
+        "brain",
+        whole_words(
+            r"brain|cerebr\w*|hirn|gehirn|sch[aä]del-?hirn|cerveau|cervello|enc[eé]fal\w*|hersenen|m[oó]zg\w*|脳|脑|뇌"
+        ),
+    ),
+    (
+        "head",
+        whole_words(r"head|skull|kopf|sch[aä]del|cr[aâ]ne|t[eê]te|testa|cabeza|cabe[cç]a|hoofd|głow\w*|頭部|头部|두부"),
+    ),
+    ("neck", whole_words(r"neck|headneck|hals|cou|collo|cuello|pesco[cç]o|頸部|颈部|경부")),
+    (
+        "chest",
+        whole_words(
+            r"chest|thora[xkc]\w*|lungs?|pulmon\w*|lunge|poumon|torac\w*|t[oó]rax|klatk\w*|ch(?=\s*/)|胸|肺|흉부"
+        ),
+    ),
+    ("heart", whole_words(r"heart|cardiac|cardio\w*|herz|c[oœ]e?ur|cuore|coraz[oó]n|心臓|心脏|심장")),
+    ("breast", whole_words(r"breasts?|mamm[ao]\w*|brust|seins|borst|乳腺|乳房|유방")),
+    (
+        "spine",
+        whole_words(r"[cltshb]?-?spine|spinal|lumbar|cervical|wirbels\w*|[lbh]ws|rachis|columna|colonna|脊|척추"),
+    ),
+    ("knee", whole_words(r"knees?|knie|genou|rodilla|ginocchio|膝")),
+    ("shoulder", whole_words(r"shoulders?|schulter|[eé]paule|hombro|spalla|肩")),
+    ("hip", whole_words(r"hips?|h[uü]fte|hanche|cadera|anca")),
+    ("thigh", whole_words(r"thigh|femur|oberschenkel|cuisse")),
+    ("leg", whole_words(r"legs?|calf|tibia|unterschenkel|jambe")),
+    ("foot", whole_words(r"foot|feet|ankle|fu[sß]|cheville|pied")),
+    # in the singular: "arms down" tells how a patient lay, ARMS is a sequence of UIH's
+    ("arm", whole_words(r"arm|humerus|forearm|elbow|ellenbogen|coude")),
+    ("hand", whole_words(r"hands?|wrist|finger|handgelenk|poignet")),
+    ("extremity", whole_words(r"extremit\w*")),
+)
+
+# Body Part Examined writes words together: CHESTABDPELVIS, UPPERABDOMEN (PS3.16 Annex L)
+BODY_PART_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("liver", ("LIVER", "HEPAT")),
+    ("abdomen", ("ABDOM", "ABD")),
+)
+NEIGHBOURS = frozenset({"chest", "pelvis"})
+"""Parts of the trunk that one run covers together with the liver, while Body Part Examined has room for one word."""
+
+
+def regions_in(text: str) -> tuple[str, ...]:
+    """Every region that the text names, the liver first."""
+    return tuple(region for region, pattern in REGIONS if pattern.search(text))
+
+
+def regions_of_body_part(value: str) -> tuple[str, ...]:
+    """Regions of a Body Part Examined: the words, or the parts that defined terms are glued from."""
+    glued = tuple(region for region, parts in BODY_PART_PARTS if any(part in value.upper() for part in parts))
+    return glued or regions_in(value)
