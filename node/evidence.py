@@ -179,8 +179,8 @@ def _with_ct(facts: VolumeFacts, header: FrameHeader, kinds: tuple[Sign, ...]) -
 def _with_mr(facts: VolumeFacts, part: Part, series: Sequence[Part], b_values: tuple[int, ...]) -> VolumeFacts:
     header = part.slices[0].header
     directionality, direction_signs = weighted_directionality(part, series)
-    weighting, signs = mr_weighting(part, series, facts.kind_signs)
     private = PrivateReader(header, creators_of(header.root))
+    weighting, signs = mr_weighting(part, series, facts.kind_signs, private)
     fat_suppressed, fat_signs = fat_suppression(header, private)
     facts = replace(
         facts,

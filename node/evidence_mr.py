@@ -22,12 +22,22 @@ from node.evidence_facts import (
     Sign,
 )
 from node.evidence_kind import series_texts, text_of
-from node.evidence_slices import LOWEST_WEIGHTED_B, first_number, image_type_of
+from node.evidence_slices import LOWEST_WEIGHTED_B, first_number, image_type_of, is_gradient_echo
 from node.evidence_split import Part
-from node.evidence_vendors import PHILIPS_SPIR, PrivateReader
-from node.evidence_words import T1_KINDS, WATER_TOKENS, WEIGHTINGS, fat_suppression_in, first_named
+from node.evidence_vendors import GE_SEQUENCE, PHILIPS_SPIR, PHILIPS_TECHNIQUE, PrivateReader
+from node.evidence_words import (
+    IN_OR_OPPOSED_TOKENS,
+    T1_KINDS,
+    WATER_TOKENS,
+    WEIGHTINGS,
+    fat_suppression_in,
+    first_named,
+)
 
-FAT_SUPPRESSION_OPTIONS = frozenset({"FS", "SFS", "FATSAT", "FAT_SAT", "FATSUP", "SPIR", "SPAIR"})
+FAT_SUPPRESSION_OPTIONS = frozenset(
+    {"FS", "SFS", "FATSAT", "FAT_SAT", "FAT SAT", "FATSUP", "SPIR", "SPAIR", "SPECIAL", "ASPIR", "WE"}
+)
+"""Spectral saturation under the vendors' names, and excitation of water alone. SAT_GEMS saturates space, not fat."""
 STIR_INVERSION_MS = (120.0, 250.0)
 """The null of fat between 0.5 and 3 T."""
 MIN_T2_ECHO_MS = 60.0
@@ -35,12 +45,14 @@ MAX_T1_ECHO_MS = 15.0
 MAX_T1_SPIN_ECHO_MS, MAX_T1_SPIN_REPETITION_MS = 30.0, 1200.0
 MAX_T1_3D_REPETITION_MS, MAX_T1_2D_REPETITION_MS, MIN_T1_2D_FLIP_DEGREES = 50.0, 400.0, 40.0
 T1_INVERSION_MS = (400.0, 1500.0)
-_SPIN_ECHO_NAMES = re.compile(r"tse|fse|haste|fase|^\*?h2d|^\*?tir|ssh", re.IGNORECASE)
-_BALANCED = re.compile(r"trufi|fiesta|b-?tfe|b-?ffe|truesf|balanced", re.IGNORECASE)
+_SPIN_ECHO_NAMES = re.compile(r"tse|fse|haste|fase|^\*?h2d|^\*?tir|ssh|propeller|cube|\bspace|vista", re.IGNORECASE)
+_BALANCED = re.compile(r"trufi|tru-?fisp|true-?ss|\*?tfi\d|fiesta|b-?tfe|b-?ffe|bssfp|truesf|balanced", re.IGNORECASE)
 _KIND_IS_WEIGHTING = {"localizer": LOCALIZER, "adc": ADC, "fa": FA, "eadc": OTHER, "perfusion": OTHER, "map": OTHER}
 
 
-def mr_weighting(part: Part, series: Sequence[Part], kinds: tuple[Sign, ...]) -> tuple[str, tuple[Sign, ...]]:
+def mr_weighting(
+    part: Part, series: Sequence[Part], kinds: tuple[Sign, ...], private: PrivateReader
+) -> tuple[str, tuple[Sign, ...]]:
     """One word of `evidence_facts` for what the volume is weighted for, and the signs of it."""
     header = part.slices[0].header
     for kind in ("localizer", "eadc", "adc", "fa", "perfusion", "map"):
@@ -48,7 +60,7 @@ def mr_weighting(part: Part, series: Sequence[Part], kinds: tuple[Sign, ...]) ->
             return _KIND_IS_WEIGHTING[kind], against
     if part.b is not None:
         return _diffusion_weighting(part, series, kinds)
-    return _relaxation_weighting(header)
+    return _relaxation_weighting(header, private)
 
 
 def _telling(kind: str, kinds: tuple[Sign, ...], header: FrameHeader) -> tuple[Sign, ...]:
@@ -82,9 +94,9 @@ def weighted_directionality(part: Part, series: Sequence[Part]) -> tuple[str, tu
     return part.directionality, part.direction_signs
 
 
-def _relaxation_weighting(header: FrameHeader) -> tuple[str, tuple[Sign, ...]]:
+def _relaxation_weighting(header: FrameHeader, private: PrivateReader) -> tuple[str, tuple[Sign, ...]]:
     echo_ms = first_number(header, "EffectiveEchoTime", "EchoTime")
-    family = _family(header)
+    family = _family(header, private)
     told = (
         f"{_FAMILY_NAMES[family]}, TE {echo_ms:.4g} ms"
         if echo_ms is not None
@@ -105,23 +117,30 @@ _FAMILY_NAMES = {
     "spin-echo": "spin echo",
     "gradient-echo": "gradient echo",
     "echo-planar": "echo-planar without diffusion weighting",
+    "functional": "an echo-planar gradient echo, as for functional and perfusion imaging",
     "balanced": "balanced steady state",
     "unknown": "an untold kind of sequence",
 }
 
 
-def _family(header: FrameHeader) -> str:
-    """Spin echo or not, by Scanning Sequence, Echo Pulse Sequence, and the sequence's name where they are silent."""
+def _family(header: FrameHeader, private: PrivateReader) -> str:
+    """Spin echo or not, by Scanning Sequence, Echo Pulse Sequence, and the sequence's name where they are silent.
+
+    GE's PROPELLER says "research mode" in Scanning Sequence and its name in a private element only.
+    """
     sequence = text_of(header, "ScanningSequence").upper().split("\\")
-    name = text_of(header, "SequenceName") or text_of(header, "PulseSequenceName")
+    name = " ".join(
+        filter(None, (text_of(header, "SequenceName"), text_of(header, "PulseSequenceName"), _private_name(private)))
+    )
+    pulse = text_of(header, "EchoPulseSequence").upper()
     if (
         "EP" in sequence
         or text_of(header, "EchoPlanarPulseSequence").upper() == "YES"
         or name.lower().startswith(("*ep", "ep"))
     ):
-        return "echo-planar"
-    pulse = text_of(header, "EchoPulseSequence").upper()
-    if _BALANCED.search(name) or text_of(header, "SteadyStatePulseSequence").upper() in (
+        return "functional" if is_gradient_echo(header) else "echo-planar"
+    is_balanced = _BALANCED.search(name) or any(_BALANCED.search(words) for words, _ in series_texts(header))
+    if ("SE" not in sequence and is_balanced) or text_of(header, "SteadyStatePulseSequence").upper() in (
         "FREE_PRECESSION",
         "TRANSVERSE",
     ):
@@ -131,6 +150,11 @@ def _family(header: FrameHeader) -> str:
     if "SE" in sequence or "IR" in sequence or pulse == "SPIN" or _SPIN_ECHO_NAMES.search(name):
         return "spin-echo"
     return "unknown"
+
+
+def _private_name(private: PrivateReader) -> str:
+    """The sequence by the vendor's own name: GE's pulse sequence, Philips' scanning technique."""
+    return private.text(GE_SEQUENCE) or private.text(PHILIPS_TECHNIQUE)
 
 
 def _is_t1(
@@ -177,7 +201,9 @@ def _fat_by_tags(header: FrameHeader, private: PrivateReader) -> Iterator[Sign]:
         if says:
             is_found = True
             yield Sign("yes", what, where)
-    if not is_found and "ScanOptions" in header.root:
+    if IN_OR_OPPOSED_TOKENS & set(image_type_of(header)):
+        yield Sign("no", "the in-phase or opposed-phase image of a Dixon set: its fat shines", "(0008,0008)")
+    elif not is_found and "ScanOptions" in header.root:
         yield Sign("no", "Scan Options tell no fat suppression", "(0018,0022)")
     elif not is_found and text_of(header, "SpectrallySelectedSuppression"):
         yield Sign("no", "no spectral suppression of fat", "(0018,9025)")

@@ -43,6 +43,7 @@ from node.evidence_words import TRACE_TOKENS
 LOWEST_WEIGHTED_B = 50
 """s/mm²: below it a volume is not diffusion-weighted for our purposes."""
 PUBLIC_VECTOR, DESCRIPTION = "(0018,9089)", "(0008,103E)"
+_SIEMENS_FID = re.compile(r"\*?epfid")
 _CSA_NAMES = frozenset({"B_value", "DiffusionDirectionality"})
 
 
@@ -210,7 +211,7 @@ def read_diffusion(private: PrivateReader, image_type: tuple[str, ...]) -> _Diff
     """The b-value and what is told of directions. A b-value on a sequence without diffusion is no b-value."""
     csa = csa_fields(private.get(SIEMENS_CSA), _CSA_NAMES) if _has(private, SIEMENS_CSA.creator) else {}
     b = _b_value(private, csa)
-    if b is None:
+    if b is None or is_gradient_echo(private.header):
         return _NO_DIFFUSION
     vector, where = _vector(private)
     signs = [*_directions(private, csa, image_type)]
@@ -219,6 +220,20 @@ def read_diffusion(private: PrivateReader, image_type: tuple[str, ...]) -> _Diff
     elif vector and where != PUBLIC_VECTOR:
         signs.append(Sign(ISOTROPIC, "the vendor tells a gradient without direction: the trace", where))
     return _Diffusion(b, tuple(signs), vector if any(vector) else ())
+
+
+def is_gradient_echo(header: FrameHeader) -> bool:
+    """A gradient echo and no spin echo, as functional series are; diffusion weighting needs the latter.
+
+    Siemens XA calls the echo-planar read-out of its diffusion a GRADIENT echo: there the contrast goes before.
+    """
+    told = str(header.get("ScanningSequence", "")).upper()
+    if "SE" in told or "DIFFUSION" in image_type_of(header):
+        return False
+    name = str(header.get("SequenceName") or header.get("PulseSequenceName") or "")
+    return (
+        "GR" in told or bool(_SIEMENS_FID.match(name)) or str(header.get("EchoPulseSequence", "")).upper() == "GRADIENT"
+    )
 
 
 def directionality_of(b: BReading | None, signs: tuple[Sign, ...]) -> str:
@@ -297,7 +312,7 @@ def _directions(private: PrivateReader, csa: dict[str, str], image_type: tuple[s
         if told.upper() in ("ISOTROPIC", "DIRECTIONAL"):
             yield _sign(told.lower(), where)
     if letter := private.text(PHILIPS_DIRECTION):
-        yield _sign(ISOTROPIC if letter == "I" else DIRECTIONAL, str(PHILIPS_DIRECTION))
+        yield _sign(ISOTROPIC if letter.upper().startswith("I") else DIRECTIONAL, str(PHILIPS_DIRECTION))
     yield from _ge_directions(private)
     named = _sequence_name(header)
     if named and named["mark"]:

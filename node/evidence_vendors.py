@@ -67,10 +67,16 @@ SIEMENS_DIRECTIONALITY = PrivateTag("SIEMENS MR HEADER", 0x0019, 0x0D)
 SIEMENS_CSA = PrivateTag("SIEMENS CSA HEADER", 0x0029, 0x10)
 PHILIPS_DIRECTION = PrivateTag("Philips Imaging DD 001", 0x2001, 0x04)
 PHILIPS_SPIR = PrivateTag("Philips Imaging DD 001", 0x2001, 0x21)
+PHILIPS_TECHNIQUE = PrivateTag("Philips Imaging DD 001", 0x2001, 0x20)
 GE_IMAGE_KIND = PrivateTag("GEMS_PARM_01", 0x0043, 0x30)
 GE_SERIES_KIND = PrivateTag("GEMS_RELA_01", 0x0021, 0x5A)
 GE_SEQUENCE = PrivateTag("GEMS_ACQU_01", 0x0019, 0x9C)
-GE_IMAGE_KINDS = {14: "none", 16: "directional", 19: "isotropic"}
+GE_IMAGE_KINDS = {
+    **dict.fromkeys((3, 4, 5, 16), "directional"),
+    14: "none",
+    **dict.fromkeys((15, 19), "isotropic"),
+}
+"""One axis each (right-left, anterior-posterior, superior-inferior), a tensor's direction; T2; combined, trace."""
 GE_SINGLE_AXES = frozenset({1, 2, 4, 8})
 VECTORS: tuple[tuple[PrivateTag, ...], ...] = (
     (PrivateTag("SIEMENS MR HEADER", 0x0019, 0x0E),),
@@ -83,11 +89,12 @@ VECTORS: tuple[tuple[PrivateTag, ...], ...] = (
 GROUPS = frozenset((0x0019, 0x0021, 0x0029, 0x0043, 0x0065, 0x2001, 0x2005))
 """The private groups of all tables here."""
 
-# *ep_b800t is the trace at 800; *ep_b1000#12 a direction; ep_b50_800 was calculated from b = 50 and 800
-SIEMENS_SEQUENCE_NAME = re.compile(r"ep_b(?P<b>\d+)(?:_(?P<upper>\d+))?(?P<mark>t|#\d+)?$")
+# *ep_b800t is the trace at 800; *ep_b1000#12 a direction; ep_b50_800 was calculated from b = 50 and 800;
+# the letters before are the read-out: ep single-shot, re readout-segmented (RESOLVE), ez zoomed
+SIEMENS_SEQUENCE_NAME = re.compile(r"(?<![a-z])[a-z]{2}_b(?P<b>\d+)(?:_(?P<upper>\d+))?(?P<mark>t|#\d+)?$")
 CANON_COMMENT = re.compile(r"\bb\s*=\s*(?P<b>\d+(?:\.\d+)?)\s*(?:\((?P<vector>[-\d.,\s]+)\))?", re.IGNORECASE)
 B_IN_WORDS = re.compile(r"(?<![^\W\d_])b[ _=-]?(?P<b>\d{2,4})(?!\d)", re.IGNORECASE)
-DIFFUSION_SEQUENCE = re.compile(r"ep2d_diff|^\*?ep_b\d|epi2|dwi|dti|resolve|diff", re.IGNORECASE)
+DIFFUSION_SEQUENCE = re.compile(r"ep2d_diff|^\*?[a-z]{2}_b\d|epi2|dwi|dti|resolve|diff", re.IGNORECASE)
 
 Creators = dict[tuple[int, str], tuple[int, ...]]
 
