@@ -16,7 +16,7 @@ from node.config_routes import Evidence, Route
 from node.domain import Decision, Reason, TimePoint, TimePointFinding
 from node.evidence_facts import DIFFUSION_WEIGHTED, VolumeFacts
 from node.routing_choice import order_votes, rank, why_better
-from node.routing_criteria import SEVERITY, Verdict, has_weighting, judge
+from node.routing_criteria import SEVERITY, Verdict, has_weighting, is_akin, judge
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,10 @@ def _explanation(volume: VolumeFacts, routes: Sequence[Route], finding: TimePoin
     needs = [need for route in routes for need in route.needs.values()]
     if not needs:
         return Verdict(Decision.REFUSE, (Reason(False, "no route is configured", "routes.yaml"),), -1)
-    nearest = min(needs, key=lambda need: (not has_weighting(volume, need), -judge(volume, need).margin))
+    nearest = min(
+        needs,
+        key=lambda need: (not has_weighting(volume, need), not is_akin(volume, need), -judge(volume, need).margin),
+    )
     return judge(volume, nearest)
 
 

@@ -80,16 +80,23 @@ def order_votes(study: Sequence[VolumeFacts]) -> dict[int, tuple[Sign, ...]]:
     """Index of a CT volume → its vote from the order among enhanced siblings of the same place.
 
     Two acquisitions 20 to 60 s apart are arterial and portal-venous; a third at least 50 s later is delayed.
-    Anything else says nothing: portal-venous and delayed alone are two as well.
+    Anything else says nothing: portal-venous and delayed alone are two as well. So is an order that a sibling
+    denies by what it tells of itself: after one of 70 s, the next is not the portal-venous one.
     """
     votes: dict[int, tuple[Sign, ...]] = {}
     for index, volume in enumerate(study):
         if _is_enhanced_ct(volume):
             siblings = [other for other in study if _is_enhanced_ct(other) and _is_same_place(volume, other)]
-            if phase := _phase_by_order(volume, siblings):
+            others = [other for other in siblings if other is not volume]
+            phase = _phase_by_order(volume, siblings)
+            if phase and not any(_denies(other, _phase_by_order(other, siblings)) for other in others):
                 what = f"{phase} by its place in the order of enhanced acquisitions"
                 votes[index] = (Sign(phase, what, "(0008,0032) of its siblings", by="order"),)
     return votes
+
+
+def _denies(volume: VolumeFacts, phase: str | None) -> bool:
+    return volume.contrast_phase not in (None, phase)
 
 
 def _is_enhanced_ct(volume: VolumeFacts) -> bool:

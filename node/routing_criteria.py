@@ -154,6 +154,11 @@ def has_weighting(volume: VolumeFacts, need: Evidence) -> bool:
     return volume.weighting in (DIFFUSION_WEIGHTED if need.weighting == "dwi" else {need.weighting})
 
 
+def is_akin(volume: VolumeFacts, need: Evidence) -> bool:
+    """Maps and computed images are compared with diffusion; what has no b-value, with T2: "T1-, not T2-weighted"."""
+    return (need.weighting == "dwi") == (volume.weighting in ("adc", "fa", "dwi-computed"))
+
+
 _WEIGHTING_NAMES = {
     "dwi": "diffusion-weighted",
     "t2": "T2-weighted",

@@ -251,6 +251,19 @@ def test_two_reconstructions_of_one_acquisition_are_no_order(bench: Any) -> None
     assert order_of(bench, phases(bench, "101110", "101110")) == [None, None]
 
 
+def test_an_order_that_a_sibling_denies_is_no_vote(bench: Any) -> None:
+    """After an acquisition of 70 s the next, of 100 s, is no portal-venous phase: nobody knows which."""
+    first, second = phases(bench, "101110", "101140", ContrastBolusStartTime="101000")
+    taken = [item for item in bench.decide(first, second).volumes if item.decision is not REFUSE]
+    assert [item.decision for item in taken] == [CONFIRM]
+    assert not [vote for vote in taken[0].volume.phase_signs if vote.by == "order"]
+
+
+def test_a_t1_series_is_compared_with_t2_and_not_with_diffusion(bench: Any) -> None:
+    tags = {"ScanningSequence": "GR", "EchoTime": "2.4", "RepetitionTime": "4.8", "SeriesDescription": "t1_vibe"}
+    assert "T1-weighted, not T2-weighted" in against(bench.best(bench.mr(**tags)))
+
+
 def test_the_order_makes_a_second_vote(bench: Any) -> None:
     art, pv, late = phases(bench, "101030", "101110", "101300")
     for dataset in pv.values():
