@@ -76,6 +76,20 @@ def _in_phase(ds: Dataset, shot: Shot) -> None:
     _without_fat_signs(ds)
 
 
+def _functional(ds: Dataset, shot: Shot) -> None:
+    """An echo-planar gradient echo; the vendor's private b-value stays, as some scanners write it on every such one."""
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+    ds.ScanningSequence, ds.SequenceName, ds.EchoTime = ["EP", "GR"], "*epfid2d1_64", "30"
+    ds.SeriesDescription = ds.ProtocolName = "ep2d_bold"
+    for keyword in ("DiffusionBValue", "DiffusionDirectionality", "DiffusionGradientOrientation"):
+        ds.pop(keyword, None)
+
+
+def _screenshot(ds: Dataset, shot: Shot) -> None:
+    ds.ImageType, ds.BurnedInAnnotation = ["DERIVED", "SECONDARY", "SCREEN SAVE"], "YES"
+    ds.SeriesDescription = f"Screen save {ds.SeriesDescription}"
+
+
 def _without_fat_signs(ds: Dataset) -> None:
     for group, creator, element, value in (
         (0x0019, "GEMS_ACQU_01", 0xA4, 0),
@@ -89,8 +103,10 @@ TWINS: Mapping[str, tuple[str, Callable[[Dataset, Shot], None]]] = MappingProxyT
     {  # name → (the weighting it is a twin of, what it does to the header); "any" fits each
         "adc": ("dwi", _adc),
         "computed-b1500": ("dwi", _computed),
+        "functional": ("dwi", _functional),
         "localizer": ("any", _localizer),
         "mip": ("any", _mip),
+        "screenshot": ("any", _screenshot),
         "arterial": ("ct", _arterial),
         "delayed": ("ct", _delayed),
         "t2-no-fatsat": ("t2", _no_fat_suppression),

@@ -21,8 +21,10 @@ B_VALUES = (0, 20, 800, 1000)
 REASONS = {
     "adc": "apparent diffusion coefficient",
     "computed-b1500": "computed b-value",
+    "functional": "as for functional and perfusion imaging",
     "localizer": "localizer",
     "mip": "projection",
+    "screenshot": "screenshot",
     "arterial": "arterial",
     "delayed": "delayed",
     "t2-no-fatsat": "not fat-suppressed",

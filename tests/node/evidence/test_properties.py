@@ -56,6 +56,30 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "arterial": ("ct", {"SeriesDescription": "Liver art", "ContrastBolusStartTime": "101040"}),
     "delayed": ("ct", {"SeriesDescription": "Liver late", "ContrastBolusStartTime": "100810"}),
+    "functional with a b-value": (
+        "mr",
+        {**B1000, "ScanningSequence": ["EP", "GR"], "ImageType": ["ORIGINAL", "PRIMARY"], "SeriesDescription": "bold"},
+    ),
+    "screen save": (
+        "mr",
+        {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"], "SeriesDescription": "screen save"},
+    ),
+    "without its contrast": (
+        "ct",
+        {"ImageType": ["DERIVED", "PRIMARY", "VNC"], "SeriesDescription": "PV VNC", "RescaleType": "HU_MOD"},
+    ),
+    "iodine map": (
+        "ct",
+        {"ImageType": ["DERIVED", "PRIMARY", "MAT_SPECIFIC"], "SeriesDescription": "PV Iodine", "RescaleType": "MGML"},
+    ),
+    "in-phase Dixon": (
+        "mr",
+        {
+            "ImageType": ["DERIVED", "PRIMARY", "DIXON", "IN_PHASE"],
+            "ScanOptions": "PFP",
+            "SeriesDescription": "t2_tse_dixon_in",
+        },
+    ),
     "by mouth only": ("ct", {"ContrastBolusAgent": "ORAL", "ContrastBolusRoute": "PO"}),
     "lung kernel": ("ct", {"ConvolutionKernel": "LUNG"}),
     "chest": ("ct", {"BodyPartExamined": "CHEST", "SeriesDescription": "Thorax PV"}),
@@ -81,6 +105,7 @@ REMOVABLE = sorted(
         "PixelSpacing",
         "ProtocolName",
         "RepetitionTime",
+        "RescaleType",
         "ScanOptions",
         "ScanningSequence",
         "SequenceName",
