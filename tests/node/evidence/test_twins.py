@@ -5,6 +5,7 @@ What a subset of a series lacks in slices is filled up with copies of its header
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from node.domain import Decision, TimePoint
@@ -20,6 +22,7 @@ Headers = dict[Path, Dataset]
 AXIAL = [1, 0, 0, 0, 1, 0]
 PRISMA = "mr-body/siemens-prisma-abdomen-t2tse-haste-vibe-phantom"
 PRISMA_UID = "1.3.12.2.1107.5.2.43.66035.2025051308"
+PHILIPS_VECTOR = tuple((0x2005, offset) for offset in (0xB0, 0xB1, 0xB2))
 SKYRA = "mr-body/siemens-skyra-prostatex-0000"
 
 
@@ -139,8 +142,40 @@ def enhanced_trace(headers: Headers) -> Headers:
             if diffusion.DiffusionBValue > 0:
                 diffusion.DiffusionDirectionality = "ISOTROPIC"
                 diffusion.pop("DiffusionGradientDirectionSequence", None)
+                frame.walk(lambda _, element: as_trace(element))
             frame.PlaneOrientationSequence[0].ImageOrientationPatient = AXIAL
             frame.PlanePositionSequence[0].ImagePositionPatient = [-64.0, -64.0, number * 7.0]
+    return headers
+
+
+def as_trace(element: DataElement) -> None:
+    """Philips' private elements of a direction, in whatever block, as they stand in a trace."""
+    told = {(0x2001, 0x03): 1000.0, (0x2001, 0x04): "I", **dict.fromkeys(PHILIPS_VECTOR, 0.0)}
+    offset = (element.tag.group, element.tag.element & 0xFF)
+    if element.tag.element > 0xFF and offset in told:
+        element.value = told[offset]
+
+
+def philips_enhanced(headers: Headers) -> Headers:
+    """The frames of b = 0 and of one volume at the high b, now b = 1000 without direction, 15 slices 7 mm apart."""
+    (dataset,) = headers.values()
+    by_b: dict[float, list[Dataset]] = {}
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        by_b.setdefault(float(frame.MRDiffusionSequence[0].DiffusionBValue), []).append(frame)
+    made = []
+    for b, group in by_b.items():
+        for number in range(15):
+            frame = copy.deepcopy(group[number % len(group)])
+            diffusion = frame.MRDiffusionSequence[0]
+            if b:
+                diffusion.DiffusionBValue, diffusion.DiffusionDirectionality = 1000.0, "ISOTROPIC"
+                diffusion.pop("DiffusionGradientDirectionSequence", None)
+                frame.walk(lambda _, element: as_trace(element))
+            frame.PlaneOrientationSequence[0].ImageOrientationPatient = AXIAL
+            frame.PlanePositionSequence[0].ImagePositionPatient = [-110.0, -110.0, number * 7.0]
+            made.append(frame)
+    dataset.PerFrameFunctionalGroupsSequence = made
+    dataset.NumberOfFrames = len(made)
     return headers
 
 
@@ -212,6 +247,18 @@ T2 = [
         "mr-liver/cmbcrc-toshiba-scan1-t2",
         "t2wi",
         lambda h: put(h, ScanningSequence=["SE", "IR"], InversionTime="160"),
+    ),
+    Twin(
+        "toshiba-dixon-water",
+        "mr-liver/cmbcrc-toshiba-scan1-t2",
+        "t2wi",
+        lambda h: put(h, ImageType=["DERIVED", "PRIMARY", "DIXON", "WATER"]),
+    ),
+    Twin(
+        "skyra-tse-water-excitation",
+        f"{SKYRA}/t2-tra",
+        "t2wi",
+        both(liver, lambda h: put(h, ScanOptions=["PFP", "WE"])),
     ),
     Twin("skyra-tse-fs", f"{SKYRA}/t2-tra", "t2wi", both(liver, lambda h: put(h, ScanOptions="FS"))),
     Twin("skyra-tse-sfs", f"{SKYRA}/t2-tra", "t2wi", both(liver, lambda h: put(h, ScanOptions=["PFP", "SFS"]))),
@@ -310,6 +357,12 @@ DWI = [
         ),
     ),
     Twin(
+        "philips-enhanced-isotropic",
+        "mr-vendor-dwi/philips-enhanced-b0-1300",
+        "dwi",
+        both(philips_enhanced, liver, named("DWI liver"), lambda h: put(h, **FRAME)),
+    ),
+    Twin(
         "xa60-enhanced",
         "mr-vendor-dwi/siemens-xa60-enhanced-b0-1000",
         "dwi",
@@ -320,6 +373,8 @@ CT = [
     Twin("lightspeed", "ct-liver/crlm-ct-1004", "ct", both(at_70_s, named("ABD PORTAL VENOUS"))),
     Twin("lightspeed-german", "ct-liver/crlm-ct-1004", "ct", both(at_70_s, named("Leber portalvenös 5.0"))),
     Twin("lightspeed-french", "ct-liver/crlm-ct-1004", "ct", both(at_70_s, named("Foie temps portal"))),
+    Twin("lightspeed-japanese", "ct-liver/crlm-ct-1004", "ct", both(at_70_s, named("腹部造影 門脈相"))),
+    Twin("lightspeed-polish", "ct-liver/crlm-ct-1004", "ct", both(at_70_s, named("Jama brzuszna faza żylna"))),
     Twin("lightspeed-seconds", "ct-liver/crlm-ct-1004", "ct", both(at_70_s, named("CT CH/AB/PEL 70s"))),
     Twin(
         "biograph-with-uids",
