@@ -15,8 +15,16 @@ from node.dicom.header import FrameHeader, text, value
 from node.evidence_facts import SOUND, UNSURE, Sign
 from node.evidence_regions import regions_in, regions_of_body_part
 from node.evidence_split import Part
-from node.evidence_vendors import SIEMENS_SEQUENCE_NAME
-from node.evidence_words import COMPUTED, IMAGE_TYPE_KINDS, KINDS, MATERIAL_UNITS
+from node.evidence_vendors import DIFFUSION_SEQUENCE, SIEMENS_SEQUENCE_NAME
+from node.evidence_words import (
+    COMPUTED,
+    DIFFUSION_WORDS,
+    IMAGE_TYPE_KINDS,
+    KINDS,
+    MATERIAL_UNITS,
+    TRACE_TOKENS,
+    first_named,
+)
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 IMAGE_CLASSES: dict[str, str] = {
@@ -44,7 +52,6 @@ SERIES_TEXTS: tuple[tuple[str, str], ...] = (
 )
 """Where a series speaks of itself. What the study is called says what was ordered, not what this series shows."""
 MAX_LOCALIZER_SLICES = 10
-_SEQUENCE_TOLD = ("ScanningSequence", "EchoPulseSequence", "SequenceName", "PulseSequenceName")
 MIN_FLUID_NULL_MS = 1500.0
 
 
@@ -123,10 +130,23 @@ def _by_mr_tags(header: FrameHeader, part: Part) -> Iterator[Sign]:
     named = SIEMENS_SEQUENCE_NAME.search(text_of(header, "SequenceName"))
     if named and named["upper"]:
         yield Sign("computed", "the sequence's name tells of an image calculated from several b-values", "(0018,0024)")
-    if part.b is not None and not any(text_of(header, keyword) for keyword in _SEQUENCE_TOLD):
-        what = "no kind of sequence is told: a functional or perfusion series cannot be ruled out"
+    if part.b is not None and not _tells_diffusion(header, part.slices[0].image_type):
+        what = "a b-value, and nothing else of diffusion: a functional or perfusion series cannot be ruled out"
         yield Sign(UNSURE, what, "(0018,0020)")
     yield from _by_inversion(header)
+
+
+def _tells_diffusion(header: FrameHeader, image_type: tuple[str, ...]) -> bool:
+    """A spin echo, or diffusion by contrast, by the sequence's name or by words: a b-value alone may be a left-over."""
+    told = text_of(header, "AcquisitionContrast").upper(), *image_type
+    names = " ".join(text_of(header, keyword) for keyword in ("SequenceName", "PulseSequenceName"))
+    words = next((True for found, _ in series_texts(header) if first_named(found, DIFFUSION_WORDS)), False)
+    return (
+        "SE" in text_of(header, "ScanningSequence").upper()
+        or bool({"DIFFUSION", *TRACE_TOKENS} & set(told))
+        or bool(DIFFUSION_SEQUENCE.search(names))
+        or words
+    )
 
 
 def _by_tags(header: FrameHeader) -> Iterator[Sign]:

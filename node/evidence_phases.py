@@ -25,7 +25,7 @@ PHASES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "delayed",
         whole_words(
-            r"late|laat|del(?:ayed)?|delay|spät\w*|spaet\w*|spat(?:phase|ven\w*)?|verz[oö]gert\w*|tard[ií]\w*|"
+            r"late|laat|delay(?:ed)?|del(?=\.|[\s_]*(?:\d|$))|spät\w*|spaet\w*|spat(?:phase|ven\w*)?|verz[oö]gert\w*|tard[ií]\w*|"
             r"retard\w*|ritard\w*|[eé]quil\w*|excr[eé]t\w*|n[eé](?:ph|f)rogr\w*|uro\w*gra\w*|op[oó][zź]ni\w*|pozdn\w*|"
             r"odlo[zž]en\w*|отсроч\w*|поздн\w*|平衡|延迟|延遲|遅延|後期|后期|晚期|排泄|排泌|지연|평형"
         ),
@@ -34,7 +34,7 @@ PHASES: tuple[tuple[str, re.Pattern[str]], ...] = (
         "non-contrast",
         whole_words(
             rf"non[- _]?(?:con(?:trast\w*)?|enhanced|iv)|nc|ncct|nect|tnc|nativ\w*|natyw\w*|blan[ck]o|unenhanced|plain|"
-            rf"without|w/?o|ohne|{_NOT_GIVEN}[ _-]?{_CONTRAST}|s/ ?c(?:ontr\w*|iv)?|spc|"
+            rf"(?:without|w/?o|ohne)(?![ _-]*(?:oral|po(?!\w)))|{_NOT_GIVEN}[ _-]?{_CONTRAST}|s/ ?c(?:ontr\w*|iv)?|spc|"
             r"(?:ce?|iv|km)\s?(?:-|\(-\))(?=$|[\s_,;])|basale|diretta|simple|pre[- _]?(?:contrast|km|inj\w*)|pre|"
             r"натив\w*|бескон\w*|без контр\w*|単純|造影前|増強前|增强前|平扫|平掃|조영 ?전|비조영"
         ),
@@ -49,10 +49,10 @@ _LATE_ARTERIAL = re.compile(
     re.IGNORECASE,
 )
 # Siemens ends the name of a kernel in a letter, and often in this one: B70s is no delay of 70 s
-_KERNEL = re.compile(r"(?<![^\W\d_])[bdhijqtu][a-z]?\d{2}[a-z](?![^\W\d_])", re.IGNORECASE)
+_KERNEL = re.compile(r"(?<![^\W\d_])[bdhijqtu][a-z]?\d{2}[a-z]?(?![^\W\d_])", re.IGNORECASE)
 _STATED = re.compile(
     r"(?<!\d)(?<!\d[.,])(?:(?P<seconds>\d{2,3})\s?(?:s(?:ec(?:onds?|s)?|ek)?|сек|秒|초)|(?P<minutes>\d{1,2})\s?(?:min|分|분))"
-    rf"(?!{LETTER})",
+    rf"(?!{LETTER}|\d)",
     re.IGNORECASE,
 )
 PHASE_SECONDS: tuple[tuple[str, float, float], ...] = (

@@ -12,14 +12,14 @@ REGIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "liver",
         whole_words(
             r"liver|h[eé]pat\w*|hepar|leber\w*|foie|h[ií]gado|fegato|lever|f[ií]gado|w[aą]trob\w*|j[aá]tra|jater\w*|"
-            r"m[aá]j|maksa|karaci[gğ]er|печен\w*|肝|간장|간(?![가-힣])"
+            r"máj|maksa|karaci[gğ]er|печен\w*|肝|간장|(?<![가-힣])간(?![가-힣])"
         ),
     ),
     (
         "abdomen",
         whole_words(
             r"\w*abd[oôó]m\w*|abd(?:o|omen|pel\w*|opel\w*)?|\w*oberbauch\w*|\w*bauch|\w*buik|\w*addom\w*|vientre|"
-            r"brzu(?:ch|sz)\w*|b[rř]i[cš]h?\w*|buk|vatsa|bat[ıi]n|живот\w*|брюш\w*|腹|복부|ct ?cap|cap|tap|"
+            r"brzu(?:ch|sz)\w*|b[rř]ich\w*|buk|vatsa|bat[ıi]n|живот\w*|брюш\w*|腹(?!臥|卧)|복부|ct ?cap|cap|tap|"
             r"c ?/ ?a ?/ ?p|ab(?=\s*/)|(?<=/)ab"
         ),
     ),

@@ -72,7 +72,7 @@ _CT_KINDS: tuple[Kind, ...] = (
         "a map of one material, or an image with one taken out, and no attenuation as measured",
         whole_words(
             r"vnc|vue|virt\w*[ _-]?(?:non|nativ|un)\w*|iod(?:ine|e|io|o)|jod\w*|yodo|z ?eff\w*|eff\w* ?(?:z|atomic\w*)|"
-            r"rho/?z|(?:electron|e)[ _-]?density|overlay|pbv|md|water ?\(|fat ?map|"
+            r"rho/?z|(?:electron|e)[ _-]?density|overlay|pbv|md|water(?= ?\()|fat ?map|"
             r"ca(?:lcium)?[ _-]?supp?\w*|碘|ヨード"
         ),
     ),
@@ -85,7 +85,7 @@ _CT_KINDS: tuple[Kind, ...] = (
 _MR_KINDS: tuple[Kind, ...] = (
     ("adc", "a map of the apparent diffusion coefficient", whole_words(r"d?adc\w*|apparent diff\w*|dapp")),
     ("eadc", "an exponential ADC map", whole_words(r"e[- _]?adc|exp\w* (?:apparent|adc)\w*|exponential\w*")),
-    ("fa", "a map of fractional anisotropy", whole_words(r"fa|colfa|fractional aniso\w*")),
+    ("fa", "a map of fractional anisotropy", whole_words(r"fa(?! ?\d)|colfa|fractional aniso\w*")),
     (
         "map",
         "a parameter map",
@@ -217,6 +217,9 @@ _NO_FAT_SUPPRESSION = whole_words(
     r"(?:no|non|without|ohne|sans|w/?o|sin|sem|senza|zonder|bez)[ _-]?(?:fs|fat[ _-]?\w*)|nofs|nonfs"
 )
 
+DIFFUSION_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("dwi", whole_words(r"\w?dwi\w*|\w*diff\w*|dw|resolve|trace\w*|epi[ _]?dwi|dti|扩散|弥散|拡散|확산")),
+)
 WEIGHTINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("t2", whole_words(r"t2w?i?|haste|sshtse|ssfse")),
     (
@@ -226,7 +229,7 @@ WEIGHTINGS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"in[- _]?(?:/|and)?[- _]?(?:out|opp)\w*"
         ),
     ),
-    ("dwi", whole_words(r"dwi|diff\w*|dw|resolve|epi[ _]?dwi|dti|扩散\w*|弥散\w*|拡散\w*")),
+    *DIFFUSION_WORDS,
     ("pd", whole_words(r"pdw?i?|proton")),
 )
 T1_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (

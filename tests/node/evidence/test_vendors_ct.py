@@ -140,6 +140,8 @@ def test_a_phase_is_known_in_the_languages_of_the_sites(phase: str, words: str) 
         "Thorax 1.0 B31s",
         "Abd I70s 3",
         "Br40s",
+        "Br40 S3",
+        "TC del abdomen",
         "C+",
         "avec injection",
         "造影後",

@@ -296,8 +296,8 @@ def test_edwi_is_asked_about_for_ge_acquires_what_others_compute(bench: Any) -> 
     assert "eDWI" in against(best)
 
 
-def test_a_b_value_without_any_kind_of_sequence_is_asked_about(bench: Any) -> None:
-    best = bench.best(bench.dwi((1000,), ScanningSequence=None))
+def test_a_b_value_without_any_other_sign_of_diffusion_is_asked_about(bench: Any) -> None:
+    best = bench.best(bench.dwi((1000,), SeriesDescription="Leber tra"))
     assert best.decision is Decision.CONFIRM
     assert "functional or perfusion series cannot be ruled out" in against(best)
 
