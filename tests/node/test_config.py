@@ -80,7 +80,7 @@ SLIPS = [
     (
         "node.yaml",
         "earlier_studies: []",
-        "earlier_studies:\n    - {was: pre, keyword: StudyDescription, pattern: x, days_before: [3, 9]}",
+        "earlier_studies:\n    - {was: pre, keyword: StudyDescription, days_before: [3, 9], time_point: post}",
         "time_point.earlier_studies.0: write either was, or keyword and pattern",
     ),
     (

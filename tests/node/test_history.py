@@ -137,7 +137,6 @@ class House:
                 "host": "127.0.0.1",
                 "port": self.archive.port,
                 "look_up_earlier_studies": True,
-                "timeout_s": 5,
                 "retry": {"first_s": 30, "factor": 2},
             },
         }
