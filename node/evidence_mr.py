@@ -203,7 +203,7 @@ def _fat_by_tags(header: FrameHeader, private: PrivateReader) -> Iterator[Sign]:
             yield Sign("yes", what, where)
     if IN_OR_OPPOSED_TOKENS & set(image_type_of(header)):
         yield Sign("no", "the in-phase or opposed-phase image of a Dixon set: its fat shines", "(0008,0008)")
-    elif not is_found and "ScanOptions" in header.root:
+    elif not is_found and (tokens or "ScanOptions" in header.root):
         yield Sign("no", "Scan Options tell no fat suppression", "(0018,0022)")
     elif not is_found and text_of(header, "SpectrallySelectedSuppression"):
         yield Sign("no", "no spectral suppression of fat", "(0018,9025)")
