@@ -43,7 +43,7 @@ _ENHANCED_PHASES = {
 }
 SOFT, SHARP = "soft", "sharp"
 _SHARP_NAMES = r"bone|lung|edge|detail|sharp|hrct|ultra|high|chst|^l_|^fc(?:0?3[0-9]|[58]\d)|^(?:l|e|d|y[a-f])$"
-_SOFT_NAMES = r"standard|stnd|soft|smooth|std|body|abd|liver|^fc(?:0\d|1\d)|^(?:a|b|c|u[a-c]|imr1)$"
+_SOFT_NAMES = r"standard|stnd|soft|smooth|std|body|abd|liver|^fc(?:0\d|1\d)|^(?:a|b|x?c[a-c]?|u[a-c]|imr1)$"
 _KERNELS = ((SHARP, re.compile(_SHARP_NAMES, re.IGNORECASE)), (SOFT, re.compile(_SOFT_NAMES, re.IGNORECASE)))
 _SIEMENS_KERNEL = re.compile(r"^[A-Z][a-z]?(?P<sharpness>\d{2})[a-z]?", re.ASCII)
 SIEMENS_SHARP = 50

@@ -106,9 +106,25 @@ def test_the_injection_before_midnight_does_not_vote(bench: Any) -> None:
     [
         *[
             (name, "soft")
-            for name in ("STANDARD", "SOFT", "B30f", "B31s", "Br38f\\3", "I30f", "FC08", "FC18", "B", "C")
+            for name in (
+                "STANDARD",
+                "HD STND",
+                "SOFT",
+                "CB",
+                "B30f",
+                "B31s",
+                "Br38f\\3",
+                "I30f",
+                "FC08",
+                "FC18",
+                "B",
+                "C",
+            )
         ],
-        *[(name, "sharp") for name in ("BONE", "LUNG", "B70f", "Bl57d", "Hr60f", "FC51", "FC30", "L", "YC", "EDGE")],
+        *[
+            (name, "sharp")
+            for name in ("BONE", "LUNG", "B70f", "Bl57d", "Hr60f", "FC51", "FC30", "L", "YC", "YE", "CHST", "EDGE")
+        ],
         *[(name, "unknown") for name in ("", "QQ", "XRES_7")],
     ],
 )
