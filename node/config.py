@@ -162,6 +162,11 @@ class TimePointSettings(Strict):
     earlier_studies: tuple[EarlierStudyRule, ...] = ()
 
     @property
+    def keywords(self) -> tuple[str, ...]:
+        """The attributes that tag rules ask of a study's headers."""
+        return tuple(rule.keyword for rule in self.tag_rules)
+
+    @property
     def days_looked_up(self) -> tuple[int, int] | None:
         """From how many days to how many before a study a peer is asked for; None where no rule needs a peer."""
         asked = [rule.days_before for rule in self.earlier_studies if rule.keyword is not None]

@@ -100,7 +100,7 @@ class Orders:
         series = {item.key: item for item in ready.series if item.headers}
         if not series:
             return []
-        keywords = [rule.keyword for rule in self._config.node.time_point.tag_rules]
+        keywords = self._config.node.time_point.keywords
         evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
         with self._database.begin() as rows:
             header, study = self._record_study(rows, ready, series, evidence)

@@ -53,7 +53,7 @@ def retry_since(config: Config, spool: Spool, database: Database, since: datetim
 def _retry(rows: Rows, study: Study, config: Config, spool: Spool) -> Iterator[Retrial]:
     known = series_of_study(rows, study.study_uid)
     headers = {row.marker: _headers(spool, SeriesKey.of_marker(row.marker)) for row in known}
-    keywords = [rule.keyword for rule in config.node.time_point.tag_rules]
+    keywords = config.node.time_point.keywords
     evidence = {marker: read_series(found, keywords, config.trust) for marker, found in headers.items() if found}
     if not evidence:
         yield from (Retrial(study.study_uid, row.series_uid, _before(row), None) for row in known)

@@ -74,7 +74,7 @@ def survey(
 ) -> SurveyResult:
     """What would be decided of every series found under `paths`. `operator` is a time point told by hand."""
     headers, unreadable = _headers(dicom_files(paths))
-    keywords = [rule.keyword for rule in config.node.time_point.tag_rules]
+    keywords = config.node.time_point.keywords
     found = [(read_series(group, keywords, config.trust), group) for group in _series(headers)]
     by_study: dict[tuple[str, str], list[tuple[SeriesEvidence, dict[Path, Dataset]]]] = defaultdict(list)
     for evidence, group in found:
