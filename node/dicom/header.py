@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -34,6 +34,7 @@ from pydicom.uid import (
 )
 
 from model.volume import Float64
+from node.dicom.elements import quick_header, tag_of
 from node.errors import UnreadableInstance
 
 MAX_INFLATED_BYTES = 1 << 30
@@ -88,7 +89,10 @@ def _read(path: Path, *, stop_before_pixels: bool, required: tuple[str, ...]) ->
             if not file.peek(1):
                 raise UnreadableInstance(f"{path.name}: the file is empty")
             _refuse_bomb(file)
-            dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True)
+            dataset = quick_header(file) if stop_before_pixels else None
+            if dataset is None:
+                file.seek(0)
+                dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True)
         _complete(dataset)
     except PARSE_FAULTS as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -216,7 +220,7 @@ class FrameHeader:
         """
         tag = _tag(keyword)
         for place in self._places:
-            if tag in place and (found := value(place, tag)) is not None:
+            if (found := value(place, tag)) is not None:
                 return found
         return default
 
@@ -227,7 +231,7 @@ class FrameHeader:
     def private(self, creator: str, group: int, offset: int, default: Any = None) -> Any:
         """A private element by its creator, whatever block the creator reserved (PS3.5 section 7.8)."""
         for place, block in self._private_blocks.get((group, creator), ()):
-            found = value(place, Tag(group, block << 8 | offset))
+            found = value(place, tag_of(group << 16 | block << 8 | offset))
             if found is not None:
                 return found
         return default
@@ -281,11 +285,12 @@ def position_along_normal(position_lps_mm: tuple[float, ...], normal: Float64) -
     return float(np.dot(position_lps_mm, normal))
 
 
+@cache
 def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(f"{keyword} is no keyword of the DICOM dictionary")
-    return Tag(tag)
+    return tag_of(tag)
 
 
 def _of_length(numbers: tuple[float, ...], length: int) -> tuple[float, ...]:
