@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import BaseTag
 
+from node.dicom.elements import tag_of
 from node.dicom.header import FrameHeader, as_numbers, value
 
 GE_MODULUS = 1_000_000_000
@@ -127,7 +128,7 @@ class PrivateReader:
     def get(self, tag: PrivateTag) -> object:
         """The element's value, None where this creator did not write it."""
         for block in self.creators.get((tag.group, tag.creator), ()):
-            found = value(self.header.root, Tag(tag.group, block << 8 | tag.offset))
+            found = value(self.header.root, tag_of(tag.group << 16 | block << 8 | tag.offset))
             if found is not None:
                 return found
         if self.header.number is not None:
@@ -150,7 +151,7 @@ class PrivateReader:
         """What stands at the vendor's customary block in a group whose creators were removed by a de-identifier."""
         if self.header.number is not None or any(group == tag.group for group, _ in self.creators):
             return ()
-        found = value(self.header.root, Tag(tag.group, CUSTOMARY_BLOCK << 8 | tag.offset))
+        found = value(self.header.root, tag_of(tag.group << 16 | CUSTOMARY_BLOCK << 8 | tag.offset))
         return () if found is None else as_numbers(found)
 
 
@@ -163,24 +164,34 @@ def csa_fields(raw: object, names: frozenset[str]) -> dict[str, str]:
     if not isinstance(raw, bytes) or raw[:4] != b"SV10":
         return {}
     try:
-        return {name: text for name, text in _csa_items(raw) if name in names}
+        return dict(_csa_items(raw, tuple(name.encode() + b"\0" for name in names)))
     except struct.error:
         return {}
 
 
-def _csa_items(raw: bytes) -> Iterator[tuple[str, str]]:
-    (count,) = struct.unpack_from("<I", raw, 8)
+_csa_count = struct.Struct("<I").unpack_from
+_csa_field = struct.Struct("<64s12xi").unpack_from
+_csa_length = struct.Struct("<4xi").unpack_from
+
+
+def _csa_items(raw: bytes, wanted: tuple[bytes, ...]) -> Iterator[tuple[str, str]]:
+    """Of a hundred fields with six items each two are wanted: the others are only stepped over."""
+    (count,) = _csa_count(raw, 8)
     at = 16
     for _ in range(min(count, 512)):
-        name = raw[at : at + 64].split(b"\0", 1)[0].decode("ascii", "replace")
-        (items,) = struct.unpack_from("<i", raw, at + 76)
+        name, items = _csa_field(raw, at)
         at += 84
-        first = ""
+        first = b""
         for number in range(min(max(items, 0), 4096)):
-            (length,) = struct.unpack_from("<i", raw, at + 4)
+            (length,) = _csa_length(raw, at)
             if not 0 <= length <= len(raw) - at:
                 return
             if number == 0:
-                first = raw[at + 16 : at + 16 + length].split(b"\0", 1)[0].decode("ascii", "replace").strip()
+                first = raw[at + 16 : at + 16 + length]
             at += 16 + (length + 3) // 4 * 4
-        yield name, first
+        if name.startswith(wanted):
+            yield _csa_text(name), _csa_text(first)
+
+
+def _csa_text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("ascii", "replace").strip()
