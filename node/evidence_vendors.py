@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from node.dicom.elements import tag_of
-from node.dicom.header import FrameHeader, as_numbers, value
+from node.dicom.header import FrameHeader, as_numbers, numbers_at, value
 
 GE_MODULUS = 1_000_000_000
 """GE adds an offset of 1e9 to the b-value of some multi-b series: 1000001000 is b = 1000."""
@@ -127,8 +127,8 @@ class PrivateReader:
 
     def get(self, tag: PrivateTag) -> object:
         """The element's value, None where this creator did not write it."""
-        for block in self.creators.get((tag.group, tag.creator), ()):
-            found = value(self.header.root, tag_of(tag.group << 16 | block << 8 | tag.offset))
+        for at in self._places(tag):
+            found = value(self.header.root, at)
             if found is not None:
                 return found
         if self.header.number is not None:
@@ -137,8 +137,17 @@ class PrivateReader:
 
     def numbers(self, tag: PrivateTag) -> tuple[float, ...]:
         """As `get`, as numbers."""
-        found = self.get(tag)
+        for at in self._places(tag):
+            numbers = numbers_at(self.header.root, at)
+            if numbers is not None:
+                return numbers
+        found = self.header.private(tag.creator, tag.group, tag.offset) if self.header.number is not None else None
         return () if found is None else as_numbers(found)
+
+    def _places(self, tag: PrivateTag) -> Iterator[BaseTag]:
+        """Where the element may stand in the root: in each block that its creator reserved there."""
+        for block in self.creators.get((tag.group, tag.creator), ()):
+            yield tag_of(tag.group << 16 | block << 8 | tag.offset)
 
     def text(self, tag: PrivateTag) -> str:
         """As `get`, as one stripped text."""

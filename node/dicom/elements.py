@@ -30,7 +30,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-HEAD_BYTES = (1 << 16, 1 << 20, 1 << 24)
+HEAD_BYTES = (1 << 16, 1 << 18, 1 << 20, 1 << 24)
 """How much is read at first, and how much more where the header does not end within it."""
 MAX_DEPTH = 8
 """Of sequences in sequences; real headers nest five deep."""

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
@@ -171,6 +172,24 @@ def as_numbers(found: Any) -> tuple[float, ...]:
     return numbers if all(map(math.isfinite, numbers)) else ()
 
 
+def numbers_at(dataset: Dataset, tag: BaseTag) -> tuple[float, ...] | None:
+    """`as_numbers` of an attribute's value; None where it is absent, empty or cannot be decoded.
+
+    A Decimal String is read from its bytes while they are raw: eleven of them place a slice, and pydicom checks
+    and keeps the text of each. What is not simply numbers goes the long way.
+    """
+    raw: Any = dataset.get_item(tag)  # pydicom declares another type than it gives
+    if isinstance(raw, RawDataElement) and raw.value and (raw.VR or _vr(tag)) == "DS":
+        try:
+            numbers = tuple(map(float, raw.value.decode("latin-1").rstrip("\0 ").split("\\")))
+        except ValueError:
+            numbers = ()
+        if numbers and all(map(math.isfinite, numbers)):
+            return numbers
+    found = None if raw is None else value(dataset, tag)
+    return None if found is None else as_numbers(found)
+
+
 Place = tuple[Dataset, bool]
 """A data set inside functional groups, and whether a private sequence holds it."""
 
@@ -226,7 +245,8 @@ class FrameHeader:
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """As `get`, as finite numbers; () where absent or not numeric."""
-        return as_numbers(self.get(keyword))
+        tag = _tag(keyword)
+        return next((found for place in self._places if (found := numbers_at(place, tag)) is not None), ())
 
     def private(self, creator: str, group: int, offset: int, default: Any = None) -> Any:
         """A private element by its creator, whatever block the creator reserved (PS3.5 section 7.8)."""
@@ -291,6 +311,12 @@ def _tag(keyword: str) -> BaseTag:
     if tag is None:
         raise KeyError(f"{keyword} is no keyword of the DICOM dictionary")
     return tag_of(tag)
+
+
+@cache
+def _vr(tag: BaseTag) -> str:
+    """The VR of an attribute of the Standard; of another, and of a private one, that it is unknown."""
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
 
 
 def _of_length(numbers: tuple[float, ...], length: int) -> tuple[float, ...]:
