@@ -248,7 +248,7 @@ class Analysis:
         # it is nobody's successor: a report that says nothing must not take the place of one that says something
         context = self._context(order, self._route(order), None)
         made = encode_refusal_sr(context, instances, reason, folder / "refusal.dcm")
-        check_refusal(made.path, context, instances)
+        check_refusal(made.path, context, instances, reason)
         return {"objects": [{**asdict(made), "path": str(made.path)}], "summary": {"not_analysed": reason}}
 
     def _card(self, order: JobOrder) -> BundleCard:

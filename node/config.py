@@ -193,6 +193,14 @@ class ResultProfile(Strict):
     """`refusal` is a report that a series could not be analysed, and why. It comes alone."""
     required: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _requires_what_results_it_takes(cls, data: Any) -> Any:
+        """Unless it says otherwise: who takes reports alone requires no segmentation."""
+        if not isinstance(data, dict) or "required" in data or not isinstance(data.get("objects"), list):
+            return data
+        return {**data, "required": [kind for kind in ("seg", "sr") if kind in data["objects"]]}
+
     @model_validator(mode="after")
     def _requires_what_it_gets(self) -> ResultProfile:
         if absent := set(self.required) - set(self.objects):

@@ -48,7 +48,7 @@ class Route(Strict):
     outputs: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
     deliver_to: tuple[Name, ...] = ()
     patience_s: Seconds = 900.0
-    """A route with several roles waits so long after a study's last image for those that are missing."""
+    """A route with several roles waits so long after the last image of those that are there."""
     all: bool = False
     """Analyse every fitting series of a study, not only the best one."""
 

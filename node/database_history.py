@@ -75,7 +75,7 @@ def open_lookups(rows: Rows) -> Sequence[OpenLookup]:
     query = (
         select(earlier_lookups.c.study_uid, studies.c.spool_key, earlier_lookups.c.peer)
         .join(studies, studies.c.study_uid == earlier_lookups.c.study_uid)
-        .where(earlier_lookups.c.reason != "")
+        .where(earlier_lookups.c.reason > "")
         .order_by(earlier_lookups.c.asked_at)
     )
     return [OpenLookup(row.study_uid, row.spool_key, row.peer) for row in rows.execute(query)]

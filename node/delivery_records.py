@@ -284,6 +284,11 @@ def is_begun(rows: Rows, job_id: str) -> bool:
     return any(record.receipt.stored for record in receipts_of(rows, job_id))
 
 
+def has_results(rows: Rows, job: Job) -> bool:
+    """Whether a peer has anything of a job's results. A report that there are none is no result."""
+    return "not_analysed" not in job.summary and is_begun(rows, job.job_id)
+
+
 def supersede(rows: Rows, job_id: str, reason: str, now: datetime) -> bool:
     """End a job whose series changed before anything of it was delivered; False where something was."""
     lock_job(rows, job_id)

@@ -13,7 +13,7 @@ from node.config import Config
 from node.database import Database, Rows, moment_of
 from node.database_jobs import Job, job_of, objects_of, series_slot
 from node.database_studies import lesions_of, record_lesions, study_of
-from node.delivery_records import is_begun
+from node.delivery_records import has_results
 from node.dicom.context import Tracking
 from node.dicom.uids import derived_uid
 from node.domain import JobOrder
@@ -46,12 +46,12 @@ class DatabaseLedger:
     def previous(self, order: JobOrder) -> Previous | None:
         """The result that this job's replaces; None where nobody has an earlier one."""
         with self._database.read() as rows:
-            replaced = next((job for job in _ancestors(rows, order.job_id) if is_begun(rows, job.job_id)), None)
+            replaced = next((job for job in _ancestors(rows, order.job_id) if has_results(rows, job)), None)
             if replaced is None:
                 return None
             report = next((item for item in objects_of(rows, replaced.job_id) if item.kind == "sr"), None)
             tracking = tuple(Tracking(identifier=name, uid=uid) for uid, name in lesions_of(rows, replaced.job_id))
-            earlier = sum(is_begun(rows, job.job_id) for job in _ancestors(rows, replaced.job_id))
+            earlier = sum(has_results(rows, job) for job in _ancestors(rows, replaced.job_id))
         if report is None:
             return None
         return Previous(

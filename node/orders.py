@@ -20,7 +20,7 @@ from node import logs
 from node.assembly import SeriesReady, StudyReady, generation_of
 from node.bundles import BundleCard
 from node.config import Config
-from node.database import Database, Rows, iso, moment_of, utc_now
+from node.database import Database, Rows, iso, utc_now
 from node.database_jobs import (
     Job,
     add_job,
@@ -33,7 +33,6 @@ from node.database_jobs import (
     set_generation,
 )
 from node.database_studies import (
-    Study,
     known_markers,
     patient_key,
     record_series,
@@ -43,14 +42,14 @@ from node.database_studies import (
     studies_to_look_at,
     study_of,
 )
-from node.delivery_records import cancel_job, is_begun, supersede
+from node.delivery_records import cancel_job, has_results, supersede
 from node.dicom.header import text
 from node.domain import Decision, JobOrder, JobState, SeriesKey
 from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
 from node.evidence_study import rejections, volumes_of
 from node.history import known_time_point, touched_by
 from node.inputs import role_input
-from node.routing import Pick, StudyDecision, as_json, decide, given_up
+from node.routing import Pick, StudyDecision, Wait, as_json, decide
 from node.routing_criteria import SEVERITY
 from node.spool import Spool
 from node.timepoint import by_tag_rules
@@ -103,19 +102,17 @@ class Orders:
         keywords = self._config.node.time_point.keywords
         evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
         with self._database.begin() as rows:
-            header, study = self._record_study(rows, ready, series, evidence)
+            header = self._record_study(rows, ready, series, evidence)
         self._look_up(header)  # no transaction is open while a peer takes its time
         with self._database.read() as rows:
             finding = known_time_point(rows, header, self._config)
         headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
-        last = moment_of(study.last_instance_at)
-        lapsed = given_up(self._config.routes, (utc_now() - last).total_seconds())
-        decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding, given_up=lapsed)
+        decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding, waited_s=waited_s)
         # files are hashed here, while no transaction keeps other writers waiting
         offers = [self._offer(header, series, pick) for pick in decision.picks]
         with self._database.begin() as rows:
             self._record_series(rows, header, series, evidence, decision)
-            set_look_again(rows, header.study_uid, _end_of_patience(decision, last))
+            set_look_again(rows, header.study_uid, _end_of_patience(decision))
             confirmed = {
                 row.series_uid: row.confirmed_condition
                 for row in series_of_study(rows, header.study_uid)
@@ -129,12 +126,15 @@ class Orders:
         """Have studies looked at again whose routes have waited long enough for other roles; returns how many."""
         with self._database.read() as rows:
             due = studies_to_look_at(rows, iso(utc_now()))
+        count = 0
         for study in due:
-            self._spool.mark_study(study.spool_key)
+            if not self._spool.mark_study(study.spool_key):
+                continue  # it lies in another node's spool, which reminds itself
+            count += 1
             # after the markers: a crash in between marks twice, and forgets nothing
             with self._database.begin() as rows:
                 set_look_again(rows, study.study_uid, None)
-        return len(due)
+        return count
 
     def reconcile(self) -> int:
         """At start: have every series looked at that the database does not know; returns how many.
@@ -164,7 +164,7 @@ class Orders:
         ready: StudyReady,
         series: Mapping[SeriesKey, SeriesReady],
         evidence: Mapping[SeriesKey, SeriesEvidence],
-    ) -> tuple[StudyHeader, Study]:
+    ) -> StudyHeader:
         newest, oldest = _newest_and_oldest(series.values())
         dataset = next(item.headers[newest] for item in series.values() if newest in item.headers)
         header = replace(
@@ -198,7 +198,7 @@ class Orders:
         # before the commit: a crash in between has studies looked at once too often, not once too little
         for study_key in touched_by(rows, before, after, self._config):
             self._spool.mark_study(study_key)
-        return header, after
+        return header
 
     # --- what follows
 
@@ -265,7 +265,7 @@ class Orders:
                 continue
             taken_back.add(job.job_id)
             cancel_job(rows, job.job_id, sign.what, utc_now())
-            if is_begun(rows, job.job_id):
+            if has_results(rows, job):
                 add_remark(rows, job.job_id, f"results are at a peer, but {sign.what}")
         return taken_back
 
@@ -278,16 +278,18 @@ class Orders:
                 continue
             if job.state in NOT_YET_DELIVERED:
                 supersede(rows, job.job_id, REPLACED, utc_now())
-            elif job.state is JobState.COMMITTED and is_begun(rows, job.job_id):
+            elif job.state is JobState.COMMITTED and has_results(rows, job):
                 add_remark(rows, job.job_id, f"results are at a peer, but {REPLACED}")
-        to_run = [self._settle_one(rows, wish, known) for wish in wanted]
+        left = [job for job in known if job.content_key not in keep]
+        to_run = [self._settle_one(rows, wish, known, left) for wish in wanted]
         return [job_id for job_id in to_run if job_id is not None]
 
-    def _settle_one(self, rows: Rows, wish: Wanted, known: Sequence[Job]) -> str | None:
+    def _settle_one(self, rows: Rows, wish: Wanted, known: Sequence[Job], left: Sequence[Job]) -> str | None:
+        """`left` are the known jobs that nobody wants any more."""
         runs = [job for job in known if job.content_key == wish.order.content_key]
         latest = max(runs, key=lambda job: job.run, default=None)
         if latest is None:
-            return self._add(rows, wish, known)
+            return self._add(rows, wish, known, left)
         if latest.state is JobState.SUPERSEDED:
             again = add_next_run(
                 rows,
@@ -299,7 +301,7 @@ class Orders:
             return None if wish.hold_reason else again.job_id
         if latest.state.is_final:
             held = next((source.held for source in wish.sources if source.held), None)
-            if held and is_begun(rows, latest.job_id):
+            if held and has_results(rows, latest):
                 add_remark(rows, latest.job_id, f"results are at a peer, but {held}")
             return None
         set_generation(rows, latest.job_id, wish.generation)
@@ -312,9 +314,9 @@ class Orders:
             record_state(rows, latest.job_id, JobState.HELD, wish.hold_reason)
         return None
 
-    def _add(self, rows: Rows, wish: Wanted, known: Sequence[Job]) -> str | None:
+    def _add(self, rows: Rows, wish: Wanted, known: Sequence[Job], left: Sequence[Job]) -> str | None:
         wish = replace(wish, order=self._unused(wish.order))
-        replaced = _delivered(rows, wish.order, known)
+        replaced = _delivered(rows, wish.order, known, left)
         hold_reason = wish.hold_reason
         if replaced is not None and hold_reason is None and not _same_series(replaced.order, wish.order):
             hold_reason = "a better series came after a result was delivered; confirm to replace that result"
@@ -369,10 +371,20 @@ def told_of_series(explained: Sequence[dict[str, Any]], series_uid: str) -> Seri
     return SeriesTold(best["decision"], condition, _first_reason(best), volumes)
 
 
-def _end_of_patience(decision: StudyDecision, last: datetime) -> str | None:
+def waited_s(wait: Wait) -> float:
+    """How long ago the last image came of what a route has already: other images of the study prolong nothing."""
+    return (utc_now() - _waits_since(wait)).total_seconds()
+
+
+def _waits_since(wait: Wait) -> datetime:
+    files = {path for volume in wait.held for path, _ in volume.members}
+    return datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC)
+
+
+def _end_of_patience(decision: StudyDecision) -> str | None:
     """When the first of the routes that wait for other roles gives up."""
-    patience_s = min((wait.route.patience_s for wait in decision.waits), default=None)
-    return None if patience_s is None else iso(last + timedelta(seconds=patience_s))
+    ends = [_waits_since(wait) + timedelta(seconds=wait.route.patience_s) for wait in decision.waits]
+    return iso(min(ends)) if ends else None
 
 
 def _hold_reason(offer: Wanted, confirmed: Mapping[str, str | None]) -> str | None:
@@ -392,16 +404,25 @@ def _hold_reason(offer: Wanted, confirmed: Mapping[str, str | None]) -> str | No
     return None
 
 
-def _delivered(rows: Rows, order: JobOrder, known: Sequence[Job]) -> Job | None:
-    """The latest job of the same condition of which a peer has something."""
+def _delivered(rows: Rows, order: JobOrder, known: Sequence[Job], left: Sequence[Job]) -> Job | None:
+    """The latest job whose delivered results the order's will take the place of.
+
+    It is of the same condition; or it is wanted no more, and had only a part of the series that the order takes
+    together.
+    """
     for job in known:  # newest first
-        if job.condition == order.condition and is_begun(rows, job.job_id):
+        is_part = job in left and _series(job.order) < _series(order)
+        if (job.condition == order.condition or is_part) and has_results(rows, job):
             return job
     return None
 
 
 def _same_series(one: JobOrder, other: JobOrder) -> bool:
-    return {i.series_uid for i in one.inputs.values()} == {i.series_uid for i in other.inputs.values()}
+    return _series(one) == _series(other)
+
+
+def _series(order: JobOrder) -> set[str]:
+    return {given.series_uid for given in order.inputs.values()}
 
 
 def _keys(order: JobOrder) -> list[SeriesKey]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from node.config import Config
-from node.database import Database, Rows, iso, moment_of, utc_now
+from node.database import Database, Rows, iso
 from node.database_studies import SeriesRow, Study, series_of_study, studies_since
 from node.dicom.header import read_header
 from node.domain import SeriesKey
@@ -21,8 +21,8 @@ from node.errors import UnreadableInstance
 from node.evidence import read_series
 from node.evidence_study import volumes_of
 from node.history import known_time_point
-from node.orders import SeriesTold, told_of_series
-from node.routing import as_json, decide, given_up
+from node.orders import SeriesTold, told_of_series, waited_s
+from node.routing import as_json, decide
 from node.spool import Spool
 
 
@@ -63,9 +63,8 @@ def _retry(rows: Rows, study: Study, config: Config, spool: Spool) -> Iterator[R
     )
     finding = known_time_point(rows, header, config)
     everything = {path: dataset for found in headers.values() for path, dataset in found.items()}
-    lapsed = given_up(config.routes, (utc_now() - moment_of(study.last_instance_at)).total_seconds())
     volumes = volumes_of(list(evidence.values()), everything)
-    explained = as_json(decide(volumes, config.routes, finding, given_up=lapsed))
+    explained = as_json(decide(volumes, config.routes, finding, waited_s=waited_s))
     for row in known:
         after = told_of_series(explained, row.series_uid) if row.marker in evidence else None
         yield Retrial(study.study_uid, row.series_uid, _before(row), after)

@@ -8,7 +8,7 @@ outside: unknown, it holds what depends on it and is never guessed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,9 +54,10 @@ class Pick:
 
 @dataclass(frozen=True)
 class Wait:
-    """A route that a study fills in part: the roles that are missing, and how long they are waited for."""
+    """A route that a study fills in part: what it has, and the roles that are missing."""
 
     route: Route
+    held: tuple[VolumeFacts, ...]
     missing: tuple[str, ...]
 
 
@@ -96,34 +97,32 @@ def decide(
     routes: Sequence[Route],
     time_point: TimePointFinding,
     *,
-    given_up: Collection[str] = (),
+    waited_s: Callable[[Wait], float] = lambda wait: 0.0,
 ) -> StudyDecision:
     """The decision on all volumes of one study, whatever their order.
 
-    `given_up`: conditions whose patience is over. Where such a route has only some of its roles, its volumes go to
-    the next route that they fit.
+    `waited_s` says how long a route that has some of its roles has waited for the others. Where its patience is over,
+    its volumes go to the next route that they fit.
     """
-    return _decide(_with_order_votes(study), tuple(routes), time_point, frozenset(given_up))
-
-
-def given_up(routes: Sequence[Route], quiet_s: float) -> frozenset[str]:
-    """Conditions that wait no longer for their other roles, so long after the study's last image."""
-    return frozenset(route.condition for route in routes if quiet_s >= route.patience_s)
+    return _decide(_with_order_votes(study), tuple(routes), time_point, waited_s)
 
 
 def _decide(
-    volumes: Sequence[VolumeFacts], routes: tuple[Route, ...], time_point: TimePointFinding, given_up: frozenset[str]
+    volumes: Sequence[VolumeFacts],
+    routes: tuple[Route, ...],
+    time_point: TimePointFinding,
+    waited_s: Callable[[Wait], float],
 ) -> StudyDecision:
     claims = [_claims(volume, routes, time_point.time_point) for volume in volumes]
     chosen = _choose([fit for fits in claims for fit in fits])
     waits = _waits(routes, chosen)
-    over = next((wait for wait in waits if wait.route.condition in given_up), None)
+    over = next((wait for wait in waits if waited_s(wait) >= wait.route.patience_s), None)
     if over is not None:
         others = tuple(route for route in routes if route is not over.route)
         claimed = {
             volume for volume, fits in zip(volumes, claims, strict=True) if any(f.route is over.route for f in fits)
         }
-        return _told_of(over, claimed, _decide(volumes, others, time_point, given_up))
+        return _told_of(over, claimed, _decide(volumes, others, time_point, waited_s))
     picks = _picks(chosen, routes, time_point)
     decisions = []
     for volume, fits in zip(volumes, claims, strict=True):
@@ -135,10 +134,13 @@ def _decide(
 
 
 def _waits(routes: Sequence[Route], chosen: Mapping[tuple[str, str], tuple[Fit, ...]]) -> tuple[Wait, ...]:
-    waits = [
-        Wait(route, tuple(role for role in route.needs if (route.condition, role) not in chosen)) for route in routes
-    ]
-    return tuple(wait for wait in waits if 0 < len(wait.missing) < len(wait.route.needs))
+    waits = []
+    for route in routes:
+        missing = tuple(role for role in route.needs if (route.condition, role) not in chosen)
+        if 0 < len(missing) < len(route.needs):
+            held = [fit.volume for role in route.needs for fit in chosen.get((route.condition, role), ())]
+            waits.append(Wait(route, tuple(held), missing))
+    return tuple(waits)
 
 
 def _told_of(over: Wait, claimed: Collection[VolumeFacts], decision: StudyDecision) -> StudyDecision:

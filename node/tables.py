@@ -67,7 +67,7 @@ earlier_lookups = Table(
     Column("study_uid", ForeignKey("studies.study_uid"), primary_key=True),
     Column("peer", String, primary_key=True),
     Column("question", String, nullable=False),
-    Column("reason", String, nullable=False),
+    Column("reason", String, nullable=False, index=True),
     Column("found", JSON, nullable=False),
     Column("asked_at", String, nullable=False),
 )

@@ -83,8 +83,8 @@ def check_objects(
         raise ObjectError(f"a written object cannot be read back ({type(error).__name__})") from error
 
 
-def check_refusal(path: Path, context: EncodeContext, instances: Sequence[InstanceRef]) -> None:
-    """Compare a report of refusal with what it is about. Raises ObjectError at the first difference."""
+def check_refusal(path: Path, context: EncodeContext, instances: Sequence[InstanceRef], reason: str) -> None:
+    """Compare a report of refusal with what it is about, and why. Raises ObjectError at the first difference."""
     try:
         sr, source = dcmread(path), read_header(instances[0].path)
         _require(sr.SOPClassUID == Comprehensive3DSRStorage, "kind of report")
@@ -92,7 +92,10 @@ def check_refusal(path: Path, context: EncodeContext, instances: Sequence[Instan
         _require((sr.CompletionFlag, sr.VerificationFlag) == ("COMPLETE", "UNVERIFIED"), "flags of the report")
         _check_subject(sr, "sr", source)
         _check_wording(sr, "sr", context)
+        _check_requests(sr, source)
         _require(not [item for item in _items(sr) if item.ValueType == "NUM"], "numbers of what was not analysed")
+        comments = [text(item, "TextValue") for item in _items(sr) if item.ValueType == "TEXT"]
+        _require(any(reason in comment for comment in comments), "reason why nothing was analysed")
         _require(_evidence(sr) == {item.sop_instance_uid for item in instances}, "evidence of the report")
     except PARSE_FAULTS as error:
         raise ObjectError(f"a written object cannot be read back ({type(error).__name__})") from error
@@ -262,7 +265,7 @@ def _check_report(
     _require((sr.CompletionFlag, sr.VerificationFlag) == ("COMPLETE", "UNVERIFIED"), "flags of the report")
     _check_subject(sr, "sr", source.header.root)
     _check_wording(sr, "sr", context)
-    _check_requests(sr, source)
+    _check_requests(sr, source.header.root)
     groups = [group for group in _items(sr) if _name(group) == _MEASUREMENT_GROUP]
     told = [(_uid(group), _segment_reference(group)) for group in groups]
     expected = [
@@ -285,12 +288,11 @@ def _tells_derivation(group: Dataset, source: SourceVolume) -> bool:
     return not source.derivation or any(source.derivation in told for told in parameters)
 
 
-def _check_requests(sr: Dataset, source: SourceVolume) -> None:
+def _check_requests(sr: Dataset, source: Dataset) -> None:
     """A RIS matches a report to its order by these: the source itself must name each accession number there."""
-    root = source.header.root
-    ours = {_words(item, "AccessionNumber") for item in (root, *value(root, "RequestAttributesSequence", ()))}
+    ours = {_words(item, "AccessionNumber") for item in (source, *value(source, "RequestAttributesSequence", ()))}
     for request in sr.get("ReferencedRequestSequence", ()):
-        _require(request.StudyInstanceUID == source.study_uid, "study of the request that the report answers")
+        _require(request.StudyInstanceUID == source.StudyInstanceUID, "study of the request that the report answers")
         _require(_words(request, "AccessionNumber") in ours, "AccessionNumber of the request that the report answers")
 
 

@@ -105,8 +105,7 @@ def _go_round(
             _decide(ready, assembler, orders, jobs, failures)
         if time.monotonic() - told_at_s >= _WAITING_EVERY_S:
             told_at_s = time.monotonic()
-            orders.remind()
-            _look_again(history)
+            _look_again(orders, history)
             waiting: list[dict[str, object]] = [
                 {
                     "study": item.key.study,
@@ -145,13 +144,15 @@ def _decide(ready: StudyReady, assembler: Assembler, orders: Orders, jobs: Jobs,
     assembler.done(ready)
 
 
-def _look_again(history: HistoryLookUp) -> None:
-    """Questions that a peer left open are asked again when it may be there again."""
+def _look_again(orders: Orders, history: HistoryLookUp) -> None:
+    """Patience that is over, and questions that a peer left open and may answer now, have studies decided anew."""
     try:
+        if count := orders.remind():
+            logs.event(log, "studies wait no longer for other series", studies=count)
         if count := history.look_again():
             logs.event(log, "earlier studies are looked up again", questions=count)
-    except Exception:  # the database may be away for a moment; the questions stand there
-        log.exception("earlier studies not looked up again")
+    except Exception:  # the database may be away for a moment; what is due stands there
+        log.exception("studies not looked at again")
 
 
 def _tell_waiting(spool: Spool, waiting: list[dict[str, object]]) -> None:

@@ -217,6 +217,11 @@ def test_a_result_that_is_required_but_not_sent_is_refused(folder: Folder) -> No
     assert "required names sr, which objects does not" in folder.fault()
 
 
+def test_who_takes_reports_of_refusal_alone_requires_no_segmentation(folder: Folder) -> None:
+    folder.change("peers.yaml", "accepts_demo_results: false", "results: {objects: [refusal]}")
+    assert load_config(folder.path, {}).peers["pacs"].results.required == ()
+
+
 def test_a_variable_that_holds_a_peers_password_is_no_value_of_ours(folder: Folder) -> None:
     orthanc = "{protocol: orthanc, url: 'http://x:8042', password_variable: CRLM_NODE_SECRET}"
     (folder.path / "peers.yaml").write_text(f"peers:\n  pacs: {orthanc}\n")

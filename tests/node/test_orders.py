@@ -24,14 +24,14 @@ from node.config import AssemblySettings, Config
 from node.database import Database, iso, moment_of, utc_now
 from node.database_deliveries import DeliveryState, add_delivery, add_receipt
 from node.database_jobs import Job, events_of, list_jobs, record_state
-from node.database_studies import SeriesRow, list_studies, list_therapies, series_of_study
+from node.database_studies import SeriesRow, list_studies, list_therapies, series_of_study, set_look_again
 from node.domain import JobState, Receipt, SeriesKey, TimePoint
 from node.jobs_client import JobsClient, NotPossibleNow
 from node.operator import OperatorError, confirm_job, enter_therapies, retry_job, withdraw_therapy
 from node.orders import REPLACED, Orders
 from node.retrial import retry_since
 from node.spool import Spool, folder_name
-from node.tables import job_events, jobs, series, studies
+from node.tables import job_events, jobs, series
 from node.timepoint import Therapy
 from simulator.directions import ORTHOGONAL
 from simulator.modality import study_of, write_series
@@ -549,17 +549,15 @@ def pair_desk(desk: Desk) -> Desk:
 
 
 def make_older(desk: Desk, seconds: float) -> None:
-    """As if the study had come so much earlier."""
+    """As if all that is there had come so much earlier."""
     for path in desk.spool.path.glob("series/*/*/*.dcm"):
         at = path.stat().st_mtime - seconds
         os.utime(path, (at, at))
     with desk.database.begin() as rows:
         for study in list_studies(rows):
-            moments = {"last_instance_at": study.last_instance_at, "look_again_at": study.look_again_at}
-            earlier = {
-                name: iso(moment_of(at) - timedelta(seconds=seconds)) for name, at in moments.items() if at is not None
-            }
-            rows.execute(studies.update().where(studies.c.study_uid == study.study_uid).values(**earlier))
+            if study.look_again_at:
+                earlier = iso(moment_of(study.look_again_at) - timedelta(seconds=seconds))
+                set_look_again(rows, study.study_uid, earlier)
 
 
 def test_half_a_pair_is_waited_for_and_then_taken_together(pair_desk: Desk, dwi: list[Path], t2: list[Path]) -> None:
@@ -601,3 +599,60 @@ def test_the_past_is_tried_with_patience_over(pair_desk: Desk, t2: list[Path]) -
     (told,) = retry_since(pair_desk.config, pair_desk.spool, pair_desk.database, utc_now() - timedelta(days=1))
     assert told.after is not None
     assert (told.before.decision, told.after.decision) == ("refuse", "accept")
+
+
+def test_an_image_that_no_role_wants_prolongs_no_patience(pair_desk: Desk, t2: list[Path], tmp_path: Path) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    make_older(pair_desk, 901)
+    pair_desk.decide()
+    phantom = make_phantom("pre-nact-t2wi", 910100, geometry=GEOMETRIES["pre-nact-t2wi"].resampled(32, 32))
+    study = study_of("pre-nact-dwi", 910100)
+    pair_desk.receive(write_series(phantom, tmp_path, study=study, series_number=11, twin="localizer"), "CRLM-PRE")
+    pair_desk.decide()
+    assert [(job.condition, job.state) for job in pair_desk.jobs()] == [("pre-nact-t2wi", JobState.QUEUED)]
+
+
+def test_the_other_half_that_comes_after_a_delivery_waits_for_a_person(
+    pair_desk: Desk, dwi: list[Path], t2: list[Path]
+) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    make_older(pair_desk, 901)
+    pair_desk.decide()
+    (alone,) = pair_desk.jobs()
+    pair_desk.deliver(alone)
+    pair_desk.receive(dwi, "CRLM-PRE")
+    assert pair_desk.decide() == []
+    both = next(job for job in pair_desk.jobs() if job.condition == "pair")
+    assert (both.state, both.predecessor_job_id) == (JobState.HELD, alone.job_id)
+    assert both.reason.startswith("a better series came after a result was delivered")
+
+
+def test_a_node_leaves_the_patience_of_another_nodes_study_alone(
+    pair_desk: Desk, t2: list[Path], tmp_path: Path
+) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    pair_desk.decide()
+    make_older(pair_desk, 901)
+    neighbour = Orders(pair_desk.config, Spool.open(tmp_path / "neighbour"), pair_desk.database, {})
+    assert neighbour.remind() == 0
+    assert pair_desk.orders.remind() == 1
+
+
+# --- after a report that a series could not be analysed
+
+
+def test_a_repeated_series_is_analysed_though_a_refusal_was_reported(
+    desk: Desk, dwi: list[Path], tmp_path: Path
+) -> None:
+    desk.receive(dwi, "CRLM-PRE")
+    desk.decide()
+    (refused,) = desk.jobs()
+    with desk.database.begin() as rows:
+        rows.execute(jobs.update().values(summary={"not_analysed": "a gap of 10 mm"}))
+    desk.deliver(refused)
+    phantom = make_phantom("pre-nact-dwi", 910100, geometry=SMALL, b_values=(0.0, 50.0, 1000.0))
+    desk.receive(write_series(phantom, tmp_path, series_number=30), "CRLM-PRE")
+    assert len(desk.decide()) == 1
+    repeat = next(job for job in desk.jobs() if job.job_id != refused.job_id)
+    assert (repeat.state, repeat.predecessor_job_id) == (JobState.QUEUED, None)
+    assert next(job for job in desk.jobs() if job.job_id == refused.job_id).reason == ""

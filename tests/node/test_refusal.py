@@ -105,4 +105,12 @@ def test_a_report_of_another_patient_does_not_pass(analysis_with: Any, order: Jo
     instances = order.inputs["image"].instances
     context = analysis._context(order, analysis._route(order), None)
     with pytest.raises(ObjectError, match="PatientID of the report"):
-        check_refusal(path, context, instances)
+        check_refusal(path, context, instances, WHY)
+
+
+def test_a_report_with_another_reason_does_not_pass(analysis_with: Any, order: JobOrder, tmp_path: Path) -> None:
+    analysis = analysis_with(VolumeRefusal(WHY))
+    (made,) = analysis.refuse(order, tmp_path / "job", WHY)["objects"]
+    context = analysis._context(order, analysis._route(order), None)
+    with pytest.raises(ObjectError, match="reason why nothing was analysed"):
+        check_refusal(Path(made["path"]), context, order.inputs["image"].instances, "a gap of 10 mm")

@@ -24,3 +24,4 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["study_uid"], ["studies.study_uid"], name=op.f("fk_earlier_lookups_study_uid")),
         sa.PrimaryKeyConstraint("study_uid", "peer", name=op.f("pk_earlier_lookups")),
     )
+    op.create_index(op.f("ix_earlier_lookups_reason"), "earlier_lookups", ["reason"], unique=False)

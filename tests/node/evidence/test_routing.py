@@ -11,7 +11,7 @@ import pytest
 
 from node.config_routes import Evidence, Route
 from node.domain import Decision, TimePoint, TimePointFinding
-from node.routing import as_json, decide, given_up
+from node.routing import as_json, decide
 
 ACCEPT, CONFIRM, REFUSE = Decision.ACCEPT, Decision.CONFIRM, Decision.REFUSE
 
@@ -394,7 +394,7 @@ def test_half_a_pair_waits_and_says_for_what(bench: Any, routes: tuple[Route, ..
 def test_half_a_pair_that_waited_long_enough_goes_to_the_next_route(bench: Any, routes: tuple[Route, ...]) -> None:
     offered = (*pair(routes), *routes)
     told = TimePointFinding(TimePoint.PRE, "operator")
-    decision = decide(bench.facts(bench.mr()), offered, told, given_up=given_up(offered, quiet_s=900))
+    decision = decide(bench.facts(bench.mr()), offered, told, waited_s=lambda wait: 900)
     assert [pick.condition for pick in decision.picks] == ["pre-nact-t2wi"]
     assert decision.volumes[0].decision is ACCEPT
     assert "pair waited 900 s in vain for dwi" in against(decision.volumes[0])
@@ -403,7 +403,7 @@ def test_half_a_pair_that_waited_long_enough_goes_to_the_next_route(bench: Any, 
 
 def test_half_a_pair_with_no_other_route_says_what_it_waited_for(bench: Any, routes: tuple[Route, ...]) -> None:
     told = TimePointFinding(TimePoint.PRE, "operator")
-    decision = decide(bench.facts(bench.mr()), pair(routes), told, given_up={"pair"})
+    decision = decide(bench.facts(bench.mr()), pair(routes), told, waited_s=lambda wait: 900)
     assert decision.picks == ()
     assert "pair waited 900 s in vain for dwi" in against(decision.volumes[0])
 
@@ -412,7 +412,7 @@ def test_patience_says_nothing_of_a_route_with_all_its_roles(bench: Any, routes:
     t2 = bench.again(bench.mr(), SeriesInstanceUID="1.2.3.5")
     volumes = [*bench.facts(bench.dwi((50, 1000))), *bench.facts(t2)]
     told = TimePointFinding(TimePoint.PRE, "operator")
-    assert decide(volumes, pair(routes), told, given_up={"pair"}) == decide(volumes, pair(routes), told)
+    assert decide(volumes, pair(routes), told, waited_s=lambda wait: 900) == decide(volumes, pair(routes), told)
 
 
 # --- the explanation
