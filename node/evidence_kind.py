@@ -51,6 +51,7 @@ SERIES_TEXTS: tuple[tuple[str, str], ...] = (
     ("ImageComments", "(0020,4000)"),
 )
 """Where a series speaks of itself. What the study is called says what was ordered, not what this series shows."""
+_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 MAX_LOCALIZER_SLICES = 10
 MIN_FLUID_NULL_MS = 1500.0
 
@@ -150,11 +151,22 @@ def _tells_diffusion(header: FrameHeader, image_type: tuple[str, ...]) -> bool:
 
 
 def _by_tags(header: FrameHeader) -> Iterator[Sign]:
+    yield from _by_colour(header)
     if text_of(header, "BurnedInAnnotation").upper() == "YES":
         yield Sign("screenshot", "annotation is burned into the pixels", "(0028,0301)")
     frames = value(header.root, "NumberOfFrames", 1)
     if header.number is None and isinstance(frames, int) and frames > 1:
         yield Sign("tiled", "several frames without their positions", "(0028,0008)")
+
+
+def _by_colour(header: FrameHeader) -> Iterator[Sign]:
+    """A scanner measures one number per voxel: colours are painted afterwards, over a fusion or a map."""
+    samples = value(header.root, "SamplesPerPixel", 1)
+    if isinstance(samples, int) and samples > 1:
+        yield Sign("colour", f"a colour image: {samples} samples per pixel", "(0028,0002)")
+    photometric = text(header.root, "PhotometricInterpretation").strip().upper()
+    if photometric and photometric not in _GREY:
+        yield Sign("colour", f"a colour image: {photometric}", "(0028,0004)")
 
 
 def _by_inversion(header: FrameHeader) -> Iterator[Sign]:

@@ -58,6 +58,7 @@ _KINDS: tuple[Kind, ...] = (
         "a screenshot",
         whole_words(r"screen ?(?:shot|save|capture)\w*|snapshots?|dose ?(?:report|info)\w*|dosis\w*|patient protocol"),
     ),
+    (UNSURE, "a fused or coloured image", whole_words(r"fused|fusion\w*|fusioniert\w*|colou?r\w*|farb\w*")),
 )
 _CT_KINDS: tuple[Kind, ...] = (
     (

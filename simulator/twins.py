@@ -90,6 +90,17 @@ def _screenshot(ds: Dataset, shot: Shot) -> None:
     ds.SeriesDescription = f"Screen save {ds.SeriesDescription}"
 
 
+def _colour(ds: Dataset, shot: Shot) -> None:
+    """A fusion as painted on a workstation: eight bits of red, green and blue, here alike."""
+    ds.SeriesDescription = f"{ds.SeriesDescription} fused colour"
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+    ds.pop("PixelPaddingValue", None)
+    high_bytes = ds.PixelData[1::2]
+    painted = bytes(grey for grey in high_bytes for _ in range(ds.SamplesPerPixel))
+    ds.PixelData = painted + b"\0" * (len(painted) % 2)
+
+
 def _without_fat_signs(ds: Dataset) -> None:
     for group, creator, element, value in (
         (0x0019, "GEMS_ACQU_01", 0xA4, 0),
@@ -107,6 +118,7 @@ TWINS: Mapping[str, tuple[str, Callable[[Dataset, Shot], None]]] = MappingProxyT
         "localizer": ("any", _localizer),
         "mip": ("any", _mip),
         "screenshot": ("any", _screenshot),
+        "colour": ("any", _colour),
         "arterial": ("ct", _arterial),
         "delayed": ("ct", _delayed),
         "t2-no-fatsat": ("t2", _no_fat_suppression),

@@ -206,8 +206,11 @@ def test_each_twin_differs_in_what_its_name_says(phantom_of: PhantomOf, tmp_path
     told: dict[str, Callable[[], bool]] = {
         "adc": lambda: ds.ImageType[-1] == "ADC",
         "computed-b1500": lambda: ds.DiffusionBValue == 1500 and "CALC_BVAL" in ds.SeriesDescription,
+        "functional": lambda: "GR" in ds.ScanningSequence and "DiffusionBValue" not in ds,
         "localizer": lambda: ds.ImageType[2] == "LOCALIZER",
+        "screenshot": lambda: ds.BurnedInAnnotation == "YES",
         "mip": lambda: "MIP" in ds.ImageType,
+        "colour": lambda: len(ds.PixelData) == ds.Rows * ds.Columns * 3 + (ds.Rows * ds.Columns * 3) % 2,
         "arterial": lambda: "arterial" in ds.SeriesDescription,
         "delayed": lambda: "delayed" in ds.SeriesDescription,
         "t2-no-fatsat": lambda: "FS" not in ds.ScanOptions and ds[0x0019, 0x10A4].value == 0,

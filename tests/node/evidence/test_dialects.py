@@ -25,6 +25,7 @@ REASONS = {
     "localizer": "localizer",
     "mip": "projection",
     "screenshot": "screenshot",
+    "colour": "a colour image",
     "arterial": "arterial",
     "delayed": "delayed",
     "t2-no-fatsat": "not fat-suppressed",

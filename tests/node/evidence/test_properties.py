@@ -81,6 +81,19 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "by mouth only": ("ct", {"ContrastBolusAgent": "ORAL", "ContrastBolusRoute": "PO"}),
+    "colour diffusion": (
+        "mr",
+        {
+            **B1000,
+            "SamplesPerPixel": 3,
+            "PhotometricInterpretation": "RGB",
+            "SeriesDescription": "DWI fused colour",
+        },
+    ),
+    "colour ct": (
+        "ct",
+        {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "SeriesDescription": "Liver PV colour"},
+    ),
     "lung kernel": ("ct", {"ConvolutionKernel": "LUNG"}),
     "chest": ("ct", {"BodyPartExamined": "CHEST", "SeriesDescription": "Thorax PV"}),
 }
@@ -102,10 +115,12 @@ REMOVABLE = sorted(
         "ImageType",
         "Manufacturer",
         "Modality",
+        "PhotometricInterpretation",
         "PixelSpacing",
         "ProtocolName",
         "RepetitionTime",
         "RescaleType",
+        "SamplesPerPixel",
         "ScanOptions",
         "ScanningSequence",
         "SequenceName",
@@ -138,6 +153,27 @@ def decisions(bench: Any, headers: Headers) -> list[Decision]:
 def test_what_looks_like_a_condition_and_is_none_is_refused(bench: Any, name: str) -> None:
     builder, tags = REFUSED[name]
     assert set(decisions(bench, getattr(bench, builder)(9, **tags))) == {Decision.REFUSE}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"SamplesPerPixel": 3},
+        {"PhotometricInterpretation": "RGB"},
+        {"PhotometricInterpretation": "YBR_FULL_422"},
+        {"PhotometricInterpretation": "PALETTE COLOR"},
+    ],
+)
+@pytest.mark.parametrize("builder", ["mr", "ct", "dwi"])
+def test_a_colour_image_is_refused_by_either_of_its_tags(bench: Any, builder: str, tags: dict[str, Any]) -> None:
+    assert set(decisions(bench, getattr(bench, builder)(*SMALL[builder], **tags))) == {Decision.REFUSE}
+
+
+@pytest.mark.parametrize("grey", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("builder", ["mr", "ct", "dwi"])
+def test_a_grey_image_is_taken(bench: Any, builder: str, grey: str) -> None:
+    headers = getattr(bench, builder)(*SMALL[builder], SamplesPerPixel=1, PhotometricInterpretation=grey)
+    assert Decision.ACCEPT in decisions(bench, headers)
 
 
 @REASONABLE
