@@ -1,7 +1,7 @@
 """Contrast in CT: whether it was given, and the votes on its phase that one series alone can cast.
 
 Contrast given is a precondition and no vote. All strings together are one vote, timing is one, the enhanced tag is
-one; the order among siblings needs the whole study and is cast in node/routing.py.
+one; the order among siblings needs the whole study and is cast in node/routing_choice.py.
 """
 
 from __future__ import annotations
@@ -51,28 +51,30 @@ SIEMENS_SHARP = 50
 
 
 def contrast(header: FrameHeader) -> tuple[bool | None, tuple[Sign, ...]]:
-    """Was contrast given into a vein: True, False where only another way is told, None where nothing is."""
+    """Was contrast given into a vein: True or False where all signs agree, None where they differ or there are none."""
     signs = (*_contrast_signs(header),)
-    if any(sign.says == "yes" for sign in signs):
-        return True, signs
-    return (False if signs else None), signs
+    told = {sign.says == "yes" for sign in signs}
+    return (told.pop() if len(told) == 1 else None), signs
 
 
 def _contrast_signs(header: FrameHeader) -> Iterator[Sign]:
-    """A route that names a place ("right antecubital") names no way; the agent speaks then."""
+    """Each source speaks for itself, so that none silences another whose loss would then change the answer.
+
+    A route that names a place ("right antecubital") names no way and says nothing.
+    """
     route, agents = _route(header), _agents(header)
     administered = text_of(header, "ContrastBolusAgentAdministered")
     if _INTRAVENOUS.search(route):
         yield Sign("yes", "contrast into a vein", "(0018,1040)")
     elif _ANOTHER_WAY.search(route):
         yield Sign("no", "contrast was given another way than into a vein", "(0018,1040)")
-    elif agents and not any(map(_may_be_intravenous, agents)):
+    if agents and not any(map(_may_be_intravenous, agents)):
         yield Sign("no", "no contrast agent for a vein is told", "(0018,0010)")
     elif agents:
         yield Sign("yes", "a contrast agent is told", "(0018,0010)")
-    elif administered.upper() in ("YES", "NO"):
+    if administered.upper() in ("YES", "NO"):
         yield Sign(administered.lower(), f"contrast administered: {administered.lower()}", "(0018,9342)")
-    elif any(number > 0 for keyword in _INJECTED for number in header.numbers(keyword)):
+    if any(number > 0 for keyword in _INJECTED for number in header.numbers(keyword)):
         yield Sign("yes", "a contrast injection is told", "(0018,1041)")
 
 

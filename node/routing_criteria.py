@@ -254,7 +254,7 @@ def contrast_phase(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     if need.contrast_phase is None or volume.weighting != need.weighting:
         return
     votes = volume.phase_signs
-    if volume.contrast_given is None and not votes:
+    if not volume.contrast_signs and not votes:
         yield _refuse("no intravenous contrast is told", "(0018,0010)")
         return
     yes = [sign for sign in volume.contrast_signs if sign.says == "yes"]

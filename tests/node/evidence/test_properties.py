@@ -193,6 +193,37 @@ def test_removing_any_one_tag_never_makes_an_acceptance_of_a_refusal(bench: Any,
         assert Decision.ACCEPT not in decisions(bench, headers), keyword
 
 
+DISPUTED_CONTRAST: dict[str, dict[str, Any]] = {
+    "into a vein, and no agent": {"ContrastBolusAgent": "NONE", "ContrastBolusRoute": "IV"},
+    "an agent for a vein, by mouth": {"ContrastBolusAgent": "OMNI 350", "ContrastBolusRoute": "ORAL"},
+    "by mouth, and injected": {
+        "ContrastBolusAgent": "ORAL",
+        "ContrastBolusRoute": "PO",
+        "ContrastFlowRate": "3",
+    },
+}
+
+
+@pytest.mark.parametrize("name", DISPUTED_CONTRAST)
+def test_contrast_of_which_two_places_differ_is_asked_about(bench: Any, name: str) -> None:
+    assert decisions(bench, bench.ct(9, **DISPUTED_CONTRAST[name])) == [Decision.CONFIRM]
+
+
+@REASONABLE
+@given(
+    route=st.sampled_from([None, "IV", "ORAL"]),
+    agent=st.sampled_from([None, "NONE", "ORAL", "OMNI 350"]),
+    flow=st.sampled_from([None, "0", "3"]),
+    removed=st.sets(st.sampled_from(["ContrastBolusRoute", "ContrastBolusAgent", "ContrastFlowRate"]), min_size=1),
+)
+def test_removing_what_tells_contrast_never_makes_an_acceptance_of_a_refusal(
+    bench: Any, route: str | None, agent: str | None, flow: str | None, removed: set[str]
+) -> None:
+    tags = {"ContrastBolusRoute": route, "ContrastBolusAgent": agent, "ContrastFlowRate": flow}
+    assume(decisions(bench, bench.ct(9, **tags)) == [Decision.REFUSE])
+    assert Decision.ACCEPT not in decisions(bench, bench.ct(9, **{**tags, **dict.fromkeys(removed)}))
+
+
 @REASONABLE
 @given(builder=st.sampled_from(["mr", "ct", "dwi"]), removed=st.sets(st.sampled_from(REMOVABLE), min_size=1))
 def test_what_is_left_is_never_accepted_for_another_condition(bench: Any, builder: str, removed: set[str]) -> None:

@@ -187,4 +187,4 @@ def test_a_coded_route_tells_contrast_into_a_vein(bench: Any) -> None:
     untold = {"ContrastBolusAgent": None, "ContrastBolusRoute": None}
     volume = bench.fact(bench.ct(**untold, ContrastBolusAgentSequence=[agent]))
     assert volume.contrast_given is True
-    assert [sign.where for sign in volume.contrast_signs] == ["(0018,1040)"]
+    assert [sign.where for sign in volume.contrast_signs] == ["(0018,1040)", "(0018,0010)"]
