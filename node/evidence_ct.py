@@ -45,9 +45,11 @@ SOFT, SHARP = "soft", "sharp"
 _SHARP_NAMES = r"bone|lung|edge|detail|sharp|hrct|ultra|high|chst|^l_|^fc(?:0?3[0-9]|[58]\d)|^(?:l|e|d|y[a-f])$"
 _SOFT_NAMES = r"standard|stnd|soft|smooth|std|body|abd|liver|^fc(?:0\d|1\d)|^(?:a|b|x?c[a-c]?|u[a-c]|imr1)$"
 _KERNELS = ((SHARP, re.compile(_SHARP_NAMES, re.IGNORECASE)), (SOFT, re.compile(_SOFT_NAMES, re.IGNORECASE)))
-_SIEMENS_KERNEL = re.compile(r"^[A-Z][a-z]?(?P<sharpness>\d{2})[a-z]?", re.ASCII)
+_SIEMENS_KERNEL = re.compile(r"^(?P<body_part>[A-Z])[a-z]?(?P<sharpness>\d{2})[a-z]?", re.ASCII)
 SIEMENS_SHARP = 50
 """From here on Siemens' number of a kernel means lung and bone (B70f, Br59, Bl57, Hr60)."""
+_SIEMENS_BODY = frozenset("BIQD")
+"""Body, the same iterative, quantitative, dual energy; the others are for heads (H, J, C), topograms (T), details."""
 
 
 def contrast(header: FrameHeader) -> tuple[bool | None, tuple[Sign, ...]]:
@@ -136,8 +138,10 @@ def _by_tag(header: FrameHeader) -> Iterator[Sign]:
 
 
 def kernel_kind(kernel: str) -> str:
-    """soft, sharp, or unknown for a name that no table knows."""
+    """soft, sharp, or unknown for a name that no table knows or that is made for another part of the body."""
     first = kernel.split("\\")[0].strip()
     if named := _SIEMENS_KERNEL.match(first):
-        return SHARP if int(named["sharpness"]) >= SIEMENS_SHARP else SOFT
+        if int(named["sharpness"]) >= SIEMENS_SHARP:
+            return SHARP
+        return SOFT if named["body_part"] in _SIEMENS_BODY else "unknown"
     return next((kind for kind, pattern in _KERNELS if pattern.search(first)), "unknown")

@@ -22,6 +22,7 @@ from node.evidence_words import (
     IMAGE_TYPE_KINDS,
     KINDS,
     MATERIAL_UNITS,
+    MIXED_TUBES,
     TRACE_TOKENS,
     first_named,
 )
@@ -77,7 +78,7 @@ def kind_signs(part: Part, series: Sequence[Part]) -> tuple[Sign, ...]:
     signs = [
         *_by_image_type(first.image_type, modality),
         *_by_description(first.header, modality),
-        *(_by_ct_tags(first.header) if modality == "CT" else _by_mr_tags(first.header, part)),
+        *(_by_ct_tags(first.header, first.image_type) if modality == "CT" else _by_mr_tags(first.header, part)),
         *_by_tags(first.header),
     ]
     if _is_localizer_by_planes(series):
@@ -120,9 +121,13 @@ def _kinds_in_words(description: str, modality: str) -> Iterator[tuple[str, str]
             yield kind, what
 
 
-def _by_ct_tags(header: FrameHeader) -> Iterator[Sign]:
+def _by_ct_tags(header: FrameHeader, image_type: tuple[str, ...]) -> Iterator[Sign]:
     if (unit := text_of(header, "RescaleType").upper()) in MATERIAL_UNITS:
         yield Sign("material", f"its values are no Hounsfield units as measured: {unit}", "(0028,1054)")
+    told = text_of(header, "SeriesDescription"), *image_type
+    is_dual = any("DUAL" in token.replace("_", " ").split() for token in image_type)
+    if is_dual and not any(map(MIXED_TUBES.search, told)):
+        yield Sign(UNSURE, "dual energy, and not told to be the mixed image of both tubes", "(0008,0008)")
 
 
 def _by_mr_tags(header: FrameHeader, part: Part) -> Iterator[Sign]:

@@ -58,6 +58,11 @@ _KINDS: tuple[Kind, ...] = (
         "a screenshot",
         whole_words(r"screen ?(?:shot|save|capture)\w*|snapshots?|dose ?(?:report|info)\w*|dosis\w*|patient protocol"),
     ),
+    (
+        UNSURE,
+        "an intervention: needles, and a liver that is treated",
+        whole_words(r"biops\w*|intervent\w*|ablat\w*|punktion\w*|ponction\w*|puncture|drainage\w*|rfa|mwa|needle"),
+    ),
     (UNSURE, "a fused or coloured image", whole_words(r"fused|fusion\w*|fusioniert\w*|colou?r\w*|farb\w*")),
 )
 _CT_KINDS: tuple[Kind, ...] = (
@@ -81,6 +86,17 @@ _CT_KINDS: tuple[Kind, ...] = (
         UNSURE,
         "a virtual monoenergetic image: its contrast is not that of the tube's voltage",
         whole_words(r"mono(?:e\w*|chrom\w*|\+|plus)?|vmi|\d{2,3} ?kev"),
+    ),
+    # 100 and 120 kV alone are customary of one tube; 80, 140 and a tin filter are a half of dual energy
+    (
+        UNSURE,
+        "the image of one tube of a dual-energy CT: its contrast is not that of the mixed image",
+        whole_words(r"[ab][_ ](?:sn ?)?\d{2,3} ?kvp?|sn ?1[0-5]0(?: ?kvp?)?|(?<!\d)(?:70|80|90|140|150) ?kvp?"),
+    ),
+    (
+        UNSURE,
+        "a CT for attenuation correction: of a low dose, and breathing freely",
+        whole_words(r"ct[ _-]?ac|ac[ _-]?ct|attenuation[ _-]?corr\w*|schwächungskorr\w*"),
     ),
 )
 _MR_KINDS: tuple[Kind, ...] = (
@@ -109,8 +125,11 @@ _MR_KINDS: tuple[Kind, ...] = (
         "the fat image of a Dixon pair",
         whole_words(r"fat(?=\s?:)|fat[ _-]?only|\w*dixon\w*_f(?:at)?(?=$)|(?:ideal|flex)[ _]f(?:at)?(?=$)"),
     ),
+    (UNSURE, "an image of inverted greys", whole_words(r"invert\w*|invers(?:e|é|ée)?")),
     (UNSURE, "eDWI, which GE acquires and others compute", whole_words(r"edwi")),
 )
+MIXED_TUBES = whole_words(r"[mf]_?0\.\d+|mix(?:ed)?|gemischt|blended")
+"""What a dual-energy series calls the mean of its two tubes: Siemens writes the share of the lower voltage, M_0.6."""
 KINDS: dict[str, tuple[Kind, ...]] = {"CT": (*_KINDS, *_CT_KINDS), "MR": (*_KINDS, *_MR_KINDS)}
 """Modality → kinds: "hydro" is a cholangiogram in MR and water drunk before a CT."""
 MATERIAL_UNITS = frozenset({"MGML", "MG/ML", "MG/CC", "MG/CM3", "Z_EFF", "ED", "EDW", "PCT", "HU_MOD"})

@@ -286,7 +286,9 @@ def kernel(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     elif volume.kernel_kind == "soft":
         yield _accept("a kernel for soft tissue", "(0018,1210)")
     else:
-        yield _confirm("a kernel of unknown name: one for bone or lung cannot be ruled out", "(0018,1210)")
+        yield _confirm(
+            "a kernel of unknown name or for another body part: bone or lung cannot be ruled out", "(0018,1210)"
+        )
 
 
 def region(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:

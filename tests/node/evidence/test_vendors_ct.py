@@ -39,6 +39,11 @@ def against(item: Any) -> str:
         {"ContrastBolusAgent": "IV & ORAL", "ContrastBolusRoute": None},
         {"ContrastBolusAgent": "NON-IONIC", "ContrastBolusRoute": None},
         {"SeriesDescription": "Hydro-CT Abdomen PV"},
+        {"SeriesDescription": "Abdomen PV 120kV"},
+        {
+            "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM7 SPI DUAL"],
+            "SeriesDescription": "DE_Abdomen PV 1.5 M_0.6",
+        },
         {"BodyPartExamined": "CHEST", "SeriesDescription": "CAP PV 70s 5.0"},
         {"BodyPartExamined": None, "SeriesDescription": "ThoraxAbdomen PV 5.0"},
         {"BodyPartExamined": None, "SeriesDescription": "TAP temps portal"},
@@ -102,6 +107,17 @@ def test_what_looks_like_a_portal_venous_ct_is_refused_for_what_it_is(
         ({"SeriesDescription": "PV MonoE 40 keV"}, "monoenergetic"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "VMI"]}, "monoenergetic"),
         ({"ConvolutionKernel": "QQ7"}, "unknown name"),
+        ({**SIEMENS, "ConvolutionKernel": ["T20f"]}, "another body part"),
+        ({**SIEMENS, "ConvolutionKernel": ["H31s"]}, "another body part"),
+        ({"SeriesDescription": "Biopsy liver PV"}, "an intervention"),
+        ({"SeriesDescription": "CT intervention ablation liver PV"}, "an intervention"),
+        ({"SeriesDescription": "CTAC Abd PV"}, "attenuation correction"),
+        ({"SeriesDescription": "Attenuation correction CT PV"}, "attenuation correction"),
+        ({"SeriesDescription": "DE_Abdomen PV 1.5 Q30f A_80kV"}, "one tube"),
+        ({"SeriesDescription": "DE_Abdomen PV 1.5 Q30f B_Sn140kV"}, "one tube"),
+        ({"SeriesDescription": "Abdomen PV 80kV"}, "one tube"),
+        ({"SeriesDescription": "Abdomen PV Sn140"}, "one tube"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM7 SPI DUAL"]}, "dual energy"),
         ({"SeriesDescription": "Abdomen 5.0 B70s"}, "one vote"),
         ({"SeriesDescription": "PV", "ContrastBolusStartTime": ""}, "one vote"),
         ({"BodyPartExamined": "CHEST", "SeriesDescription": "Thorax PV", "ProtocolName": "TAP"}, "chest"),
@@ -111,6 +127,22 @@ def test_what_a_radiographer_would_ask_about_is_asked_about(bench: Any, tags: di
     best = bench.best(bench.ct(**tags))
     assert best.decision is Decision.CONFIRM
     assert why in against(best)
+
+
+def test_the_mixed_image_of_a_dual_energy_ct_goes_before_those_of_its_tubes(bench: Any) -> None:
+    mixed = bench.ct(SeriesDescription="DE_Abdomen PV M_0.6")
+    tubes = [
+        bench.again(
+            mixed,
+            shift=n * 1000,
+            SeriesInstanceUID=f"1.2.3.{n}",
+            SeriesNumber=n,
+            SeriesDescription=f"DE_Abdomen PV {tube}",
+        )
+        for n, tube in ((5, "A_80kV"), (6, "B_Sn140kV"))
+    ]
+    taken = [item for item in bench.decide(mixed, *tubes).volumes if item.condition]
+    assert [(item.volume.series_uid, item.decision) for item in taken] == [("1.2.3.4", Decision.ACCEPT)]
 
 
 PHASE_WORDS = {

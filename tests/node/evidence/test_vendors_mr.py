@@ -317,3 +317,10 @@ def test_a_told_side_speaks_against_the_liver(bench: Any, keyword: str) -> None:
     assert alone.decision is Decision.REFUSE
     assert "a paired part of the body" in against(alone)
     assert bench.best(bench.mr(**{keyword: "U"})).decision is Decision.ACCEPT
+
+
+def test_diffusion_of_inverted_greys_is_asked_about(bench: Any) -> None:
+    told = {"SeriesDescription": "DWIBS inverted", "ImageType": ["DERIVED", "SECONDARY", "OTHER"]}
+    best = bench.best(bench.dwi((50, 1000), **told))
+    assert best.decision is Decision.CONFIRM
+    assert "inverted greys" in against(best)
