@@ -176,11 +176,10 @@ def _is_t1(
 
 
 def fat_suppression(header: FrameHeader, private: PrivateReader) -> tuple[bool | None, tuple[Sign, ...]]:
-    """True, False, or None where nothing is told, with the signs ("yes" / "no")."""
+    """True or False where all signs agree, None where they differ or there are none, with the signs ("yes" / "no")."""
     signs = (*_fat_by_tags(header, private), *_fat_by_words(header))
-    if any(sign.says == "yes" for sign in signs):
-        return True, signs
-    return (False if signs else None), signs
+    told = {sign.says == "yes" for sign in signs}
+    return (told.pop() if len(told) == 1 else None), signs
 
 
 def _fat_by_tags(header: FrameHeader, private: PrivateReader) -> Iterator[Sign]:

@@ -148,7 +148,7 @@ def _told_of(over: Wait, claimed: Collection[VolumeFacts], decision: StudyDecisi
     what = f"{over.route.condition} waited {over.route.patience_s:g} s in vain for {', '.join(over.missing)}"
     reason = Reason(False, what, "routes.yaml")
     volumes = tuple(
-        replace(item, reasons=(*item.reasons, reason)) if item.volume in claimed else item for item in decision.volumes
+        replace(item, reasons=(reason, *item.reasons)) if item.volume in claimed else item for item in decision.volumes
     )
     return replace(decision, volumes=volumes)
 
@@ -266,15 +266,17 @@ def _of_loser(
 ) -> VolumeDecision:
     winner = chosen[lost.route.condition, lost.role][0]
     refused = _refused(volume, finding)
+    missing = [role for role in lost.route.needs if (lost.route.condition, role) not in chosen]
     if winner.volume == volume:
-        others = ", ".join(role for role in lost.route.needs if (lost.route.condition, role) not in chosen)
+        others = ", ".join(missing)
         patience = f"for up to {lost.route.patience_s:g} s after the last image"
         waits = Reason(False, f"{lost.route.condition} waits for its other roles, {patience}: {others}", "routes.yaml")
         return replace(refused, reasons=(waits, *lost.reasons))
     why = why_better(winner.volume, winner.decision, volume, lost.decision, lost.need)
     is_same = winner.volume.series_uid == volume.series_uid
     where = "another volume of this series" if is_same else f"series {winner.volume.series_number}"
-    beaten = Reason(False, f"for {lost.route.condition} another was chosen: {why}", where)
+    would = "would be" if missing else "was"  # a route that still waits has chosen nothing yet
+    beaten = Reason(False, f"for {lost.route.condition} another {would} chosen: {why}", where)
     return replace(refused, reasons=(beaten, *lost.reasons), loser_of=winner.volume.series_uid)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from node.config_routes import Evidence, Route
-from node.domain import Decision, TimePoint, TimePointFinding
+from node.domain import Decision, Reason, TimePoint, TimePointFinding
 from node.routing import as_json, decide
 
 ACCEPT, CONFIRM, REFUSE = Decision.ACCEPT, Decision.CONFIRM, Decision.REFUSE
@@ -389,6 +389,25 @@ def test_half_a_pair_waits_and_says_for_what(bench: Any, routes: tuple[Route, ..
     assert decision.picks == ()
     assert "waits for its other roles, for up to 900 s after the last image: dwi" in against(decision.volumes[0])
     assert [(wait.route.condition, wait.missing) for wait in decision.waits] == [("pair", ("dwi",))]
+
+
+def test_the_worse_half_of_a_pair_that_waits_is_told_that_nothing_is_chosen_yet(
+    bench: Any, routes: tuple[Route, ...]
+) -> None:
+    better = bench.again(bench.mr(), SeriesInstanceUID="1.2.3.5", AcquisitionTime="101500")
+    volumes = [*bench.facts(bench.mr()), *bench.facts(better)]
+    worse, _ = decide(volumes, pair(routes), TimePointFinding(TimePoint.PRE, "operator")).volumes
+    assert "for pair another would be chosen: it was acquired later" in against(worse)
+
+
+def test_what_was_waited_for_in_vain_is_said_first_and_the_time_point_last(
+    bench: Any, routes: tuple[Route, ...]
+) -> None:
+    offered = (*pair(routes), *routes)
+    told = TimePointFinding(TimePoint.PRE, "operator", (Reason(True, "an operator said pre", "operator"),))
+    reasons = decide(bench.facts(bench.mr()), offered, told, waited_s=lambda wait: 900).volumes[0].reasons
+    assert "in vain" in reasons[0].what
+    assert reasons[-1] == told.reasons[0]
 
 
 def test_half_a_pair_that_waited_long_enough_goes_to_the_next_route(bench: Any, routes: tuple[Route, ...]) -> None:
