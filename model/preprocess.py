@@ -10,18 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from model.body import body_of
 from model.canonical import Turn, VolumeProblem, turn_to_axial
 from model.card import HuWindow, InputSpec
 from model.volume import Float, Volume
 
 _MINIMUM_SIDE = 16
-_BODY_SIDE = 96
-_AIR_HU = -300.0
-_BODY_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -110,38 +107,8 @@ def scaling_range(canonical_DHW: Float, spec: InputSpec) -> tuple[float, float]:
     scaling = spec.scaling
     if isinstance(scaling, HuWindow):
         return scaling.low_hu, scaling.high_hu
-    coarse = coarse_view(canonical_DHW)
-    low, high = np.percentile(coarse[body_region(coarse, spec.modality)], [scaling.low, scaling.high])
+    body = body_of(canonical_DHW, is_ct=spec.modality == "CT")
+    low, high = np.percentile(body.values_DHW[body.inside_DHW], [scaling.low, scaling.high])
     if not high > low:
         raise VolumeProblem("the body region of the series has no contrast: its percentiles are the same value")
     return float(low), float(high)
-
-
-def coarse_view(canonical_DHW: Float) -> Float:
-    """Every n-th row and column, at most about 96 a side: enough for percentiles, in milliseconds."""
-    step = max(1, -(-max(canonical_DHW.shape[1:]) // _BODY_SIDE))
-    view: Float = canonical_DHW[:, ::step, ::step]
-    return view
-
-
-def body_region(array_DHW: Float, modality: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """The patient without the air around: the largest bright component, its holes filled slice by slice.
-
-    CT: above −300 HU. MR has no units: above a fifth of the mean of the voxels that are above the mean, after a
-    3×3 median in the plane, so that air's noise does not join.
-    """
-    smooth = ndimage.median_filter(array_DHW, size=(1, 3, 3), mode="nearest")
-    level = _AIR_HU if modality == "CT" else _mr_level(smooth)
-    labels, count = ndimage.label(smooth > level)
-    if count == 0:
-        return np.ones(array_DHW.shape, bool)
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    body = labels == largest
-    return np.stack([ndimage.binary_fill_holes(slice_HW) for slice_HW in body])
-
-
-def _mr_level(smooth_DHW: Float) -> float:
-    floor = float(smooth_DHW.min())
-    mean = float(smooth_DHW.mean())
-    bright = float(smooth_DHW[smooth_DHW >= mean].mean())
-    return floor + _BODY_FRACTION * (bright - floor)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.body import body_of
 from model.card import InputSpec
-from model.preprocess import body_region, coarse_view, intake
+from model.preprocess import intake
 from model.volume import Float64, Volume
 
 LEVELS = 128
@@ -63,9 +64,7 @@ def scaled_in_body(
     """Arguments for `ThresholdSweep.add`: the body's voxels scaled as the network sees them, and their truth."""
     taken = intake(volume, spec)
     canonical_DHW = taken.canonical_DHW
-    coarse_body = body_region(coarse_view(canonical_DHW), spec.modality)
-    step = -(-canonical_DHW.shape[1] // coarse_body.shape[1])
-    body = coarse_body.repeat(step, axis=1).repeat(step, axis=2)[:, : canonical_DHW.shape[1], : canonical_DHW.shape[2]]
+    body = body_of(canonical_DHW, is_ct=spec.modality == "CT").on_grid(canonical_DHW.shape)
     scaled = np.clip((canonical_DHW[body] - taken.low) / (taken.high - taken.low), 0, 1)
     truth = taken.turn.apply(truth_DHW)
     return scaled, np.concatenate([truth[body], truth[~body & truth]])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import find_contours
 
+from model.body import body_of
 from model.findings import Finding
 from model.volume import Float64, Mask, Volume
 from node.dicom.header import FrameHeader, read_header
@@ -25,7 +26,6 @@ from node.overlay_view import (
     Crop,
     Hanging,
     body_crop,
-    body_of,
     crop_around,
     hanging,
     place_label,
@@ -96,7 +96,7 @@ def draw_overlay(
     is_ct = source.modality == "CT"
     volume = source.volume
     view = hanging(volume.affine_lps_mm)
-    body = body_of(volume, is_ct=is_ct)
+    body = body_of(volume.array_DHW, is_ct=is_ct)
     window = window_of(volume, body, mask.labels_DHW > 0, is_ct=is_ct)
     scene = _Scene(source, mask, findings, truth, view, window)
     shown = sorted(findings, key=lambda finding: -finding.long_axis_mm)

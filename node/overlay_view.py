@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from model.volume import Float, Float64, Labels, Mask, Volume
+from model.body import Body
+from model.volume import Float64, Labels, Mask, Volume
 
 # Where left-to-right and top-to-bottom of the display should point, by the axis that the slice's normal is nearest to
 _TARGETS = {
@@ -26,8 +27,6 @@ _TARGETS = {
 _LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
 _MINOR_DIRECTION = 0.3
 _Any = TypeVar("_Any", bound=np.generic)
-_COARSE_SIDE = 96
-_CT_AIR_HU = -300.0
 _NEAR_MM = 40.0
 _LIVER_PLACE = ((0.10, 0.45), (0.25, 0.75), (0.25, 0.75))
 """Shares of the body's extent from the right, the front and the feet: on phantoms seven voxels in ten there are liver,
@@ -111,57 +110,6 @@ class Crop:
         """Width and height in mm."""
         height_mm, width_mm = view.pixel_mm
         return (self.right - self.left) * width_mm, (self.bottom - self.top) * height_mm
-
-
-@dataclass(frozen=True)
-class Body:
-    """Where the patient is, seen coarsely: voxel (d, i, j) stands for `step` × `step` pixels of slice d."""
-
-    values_DHW: Float
-    """CT: every `step`-th pixel in HU; MR: means over step × step pixels."""
-    inside_DHW: NDArray[np.bool_]
-    step: int
-
-
-def body_of(volume: Volume, *, is_ct: bool) -> Body:
-    """The patient without the air around: the largest bright component; all of the volume where nobody stands out.
-
-    As `model.preprocess.body_region` finds it, but finer, for the eye: that file would also load torch, which a
-    worker does without.
-    """
-    array_DHW = volume.array_DHW
-    step = max(1, -(-max(array_DHW.shape[1:]) // _COARSE_SIDE))
-    # MR as means, not picked pixels: at high b-values the air's noise is half as bright as fat and muscle
-    values_DHW = array_DHW[:, ::step, ::step] if is_ct else _block_means(array_DHW, step)
-    smooth_DHW = ndimage.median_filter(values_DHW, size=(1, 3, 3), mode="nearest")
-    parts_DHW, count = ndimage.label(smooth_DHW > (_CT_AIR_HU if is_ct else _mr_air(smooth_DHW)))
-    if not count:
-        return Body(values_DHW, np.ones(values_DHW.shape, bool), step)
-    largest = 1 + int(np.bincount(parts_DHW.ravel())[1:].argmax())
-    return Body(values_DHW, np.stack([ndimage.binary_fill_holes(part == largest) for part in parts_DHW]), step)
-
-
-def _block_means(array_DHW: Float, step: int) -> Float:
-    """Means over `step` × `step` pixels of each slice; what is left over at the far edges is not in them."""
-    height, width = array_DHW.shape[1] // step, array_DHW.shape[2] // step
-    blocks = array_DHW[:, : height * step, : width * step].reshape(-1, height, step, width, step)
-    means: Float = blocks.mean(axis=(2, 4), dtype=np.float32)
-    return means
-
-
-def _mr_air(smooth_DHW: Float) -> float:
-    """A value that little of the air is above and little of the body below.
-
-    A fifth of the way from the lowest value to the mean of the brighter half is above the air, but where fat is
-    suppressed it is above the body's wall too: then five standard deviations above the air's median (by the median
-    deviation) is the lower and better bound. Air that an MR scanner has set to 0 has no deviation, hence the floor.
-    """
-    lowest, mean = float(smooth_DHW.min()), float(smooth_DHW.mean())
-    above_air = 0.2 * (float(smooth_DHW[smooth_DHW >= mean].mean()) - lowest)
-    dark = smooth_DHW[smooth_DHW <= lowest + above_air] - lowest
-    median = float(np.median(dark))
-    deviation = 1.4826 * float(np.median(np.abs(dark - median)))
-    return lowest + float(np.clip(median + 5 * deviation, 0.4 * above_air, above_air))
 
 
 def body_crop(volume: Volume, body: Body, slice_index: int, view: Hanging, *, margin_mm: float = 8.0) -> Crop:

@@ -30,6 +30,8 @@ FIRST_VALIDATION_SEED = 90_000
 
 _CPU = torch.device("cpu")
 _CT_MATRIX = 256
+_FEEDS = ("body.py", "canonical.py", "preprocess.py")
+"""What a network is fed is made here."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ def training_geometry(condition: str, seed: int) -> Geometry:
 def fingerprint(spec: InputSpec) -> str:
     """Changes with the phantoms' source and with what the network is fed: an old cache is never mistaken for new."""
     digest = hashlib.sha256(spec.model_dump_json().encode())
-    for source in sorted(Path(phantom_module.__file__).parent.glob("phantom*.py")):
+    here = Path(phantom_module.__file__).parent
+    for source in (*sorted(here.glob("phantom*.py")), *(here / name for name in _FEEDS), Path(__file__)):
         digest.update(source.read_bytes())
-    digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:12]
 
 

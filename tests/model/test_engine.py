@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.body import body_of
 from model.bundle import Bundle
 from model.engine import Engine, VolumeProblem, choose_device, probe_images, with_context
-from model.preprocess import Framing, body_region, intake
+from model.preprocess import Framing, intake
 from model.volume import Volume
 
 
@@ -170,8 +171,8 @@ def test_percentiles_are_those_of_the_body_and_not_of_the_air(
     engine: Engine, axial_volume: Callable[..., Volume]
 ) -> None:
     volume = axial_volume((8, 90, 90))
-    body = body_region(volume.array_DHW, "MR")
-    assert 0.4 < body.mean() < 0.7
+    body = body_of(volume.array_DHW, is_ct=False)
+    assert 0.4 < body.inside_DHW.mean() < 0.7
     taken = intake(volume, engine.card.input)
-    low, high = np.percentile(volume.array_DHW[body], [0.5, 99.5])
+    low, high = np.percentile(body.values_DHW[body.inside_DHW], [0.5, 99.5])
     assert (taken.low, taken.high) == pytest.approx((low, high), rel=0.05)

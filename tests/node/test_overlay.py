@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage
 
+from model.body import body_of
 from model.card import OutputSpec
 from model.findings import Finding, find_lesions
 from model.phantom import GEOMETRIES, Phantom, make_phantom
@@ -29,7 +30,6 @@ from node.domain import InstanceRef, RoleInput
 from node.overlay import draw_overlay, instance_words
 from node.overlay_view import (
     body_crop,
-    body_of,
     crop_around,
     direction_letters,
     hanging,
@@ -101,7 +101,7 @@ def phantom(condition: str, seed: int = 900102, lesion_count: int | None = None)
 
 
 def mr_window(made: Phantom) -> tuple[float, float]:
-    return window_of(made.image, body_of(made.image, is_ct=False), made.labels_DHW > 0, is_ct=False)
+    return window_of(made.image, body_of(made.image.array_DHW, is_ct=False), made.labels_DHW > 0, is_ct=False)
 
 
 def grey(values: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:
@@ -204,7 +204,7 @@ def test_a_close_up_stays_inside_the_slice() -> None:
 def test_the_body_is_found_without_the_table() -> None:
     volume, _ = patient(AXIAL)
     volume.array_DHW[:, 57, :] = 300
-    crop = body_crop(volume, body_of(volume, is_ct=True), 4, hanging(AXIAL), margin_mm=0)
+    crop = body_crop(volume, body_of(volume.array_DHW, is_ct=True), 4, hanging(AXIAL), margin_mm=0)
     # the body is 220 by 180 mm about the origin, in pixels of 4 mm
     assert (crop.left, crop.top, crop.right, crop.bottom) == pytest.approx((4.5, 7.5, 59.5, 52.5), abs=2)
 
@@ -214,7 +214,7 @@ def test_the_body_is_cut_out_alike_however_the_array_runs(axes: tuple[int, ...])
     crops = []
     for affine in (AXIAL, flipped(axes)):
         volume, _ = patient(affine)
-        crops.append(body_crop(volume, body_of(volume, is_ct=True), 4, hanging(affine)))
+        crops.append(body_crop(volume, body_of(volume.array_DHW, is_ct=True), 4, hanging(affine)))
     assert crops[0] == crops[1]
 
 
@@ -224,7 +224,7 @@ def test_the_crop_holds_the_body_and_little_else(condition: str) -> None:
     affine = made.geometry.affine_mm
     painted = paint(made.parameters.patient, made.parameters.liver_vessels, Grid(affine, made.geometry.shape))
     view = hanging(made.image.affine_lps_mm)
-    crop = body_crop(made.image, body_of(made.image, is_ct=False), 15, view, margin_mm=0)
+    crop = body_crop(made.image, body_of(made.image.array_DHW, is_ct=False), 15, view, margin_mm=0)
     shown = view.turned(painted.tissue_DHW[15] > 0)
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     body = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
@@ -257,12 +257,12 @@ def test_the_liver_is_mid_grey(condition: str, lesion_count: int | None, least: 
 
 def test_ct_has_the_soft_tissue_window() -> None:
     volume, lesion = patient(AXIAL)
-    assert window_of(volume, body_of(volume, is_ct=True), lesion, is_ct=True) == (-140, 240)
+    assert window_of(volume, body_of(volume.array_DHW, is_ct=True), lesion, is_ct=True) == (-140, 240)
 
 
 def test_a_volume_of_one_value_has_a_window_too() -> None:
     volume = Volume(np.zeros(SHAPE, np.float32), AXIAL)
-    assert window_of(volume, body_of(volume, is_ct=False), NOTHING, is_ct=False) == (0, 1)
+    assert window_of(volume, body_of(volume.array_DHW, is_ct=False), NOTHING, is_ct=False) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_slice_is_named_by_its_number_and_its_place() -> None:
 def test_outside_of_the_slice_it_is_black() -> None:
     volume, _ = patient(AXIAL)
     bright = Volume(np.full(SHAPE, 500, np.float32), AXIAL)
-    wide = body_crop(bright, body_of(bright, is_ct=True), 0, hanging(AXIAL), margin_mm=0)
+    wide = body_crop(bright, body_of(bright.array_DHW, is_ct=True), 0, hanging(AXIAL), margin_mm=0)
     beyond = type(wide)(-64, 0, 64, 60)
     pixels = np.asarray(render(bright, 0, hanging(AXIAL), beyond, (-140, 240), (128, 60)))
     assert (pixels[:, :60] == 0).all()
