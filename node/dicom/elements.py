@@ -19,6 +19,7 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element, empty_value_for_VR
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     ExplicitVRLittleEndian,
@@ -59,6 +60,7 @@ _explicit_heading = struct.Struct("<HH2sH").unpack_from
 _length = struct.Struct("<L").unpack_from
 
 Element = DataElement | RawDataElement
+Encoding = str | MutableSequence[str]
 tag_of = lru_cache(maxsize=1 << 15)(BaseTag)
 """One object for each tag: a data set is then asked by identity, without pydicom's comparison of tags."""
 
@@ -69,16 +71,23 @@ class Elements(MutableMapping[BaseTag, Element]):
     A study's headers stay in memory: so they are a few objects each, and not one for every element.
     """
 
-    def __init__(self, head: bytes, places: dict[BaseTag, int], *, is_implicit: bool) -> None:
+    def __init__(self, head: bytes, places: dict[BaseTag, int], encoding: Encoding, *, is_implicit: bool) -> None:
         self._head = head
         self._is_implicit = is_implicit
         self._found: dict[BaseTag, int | Element] = {**places}
+        self.encoding = encoding
+        if _CHARACTER_SET in places and isinstance(told := self[_CHARACTER_SET], RawDataElement):
+            self.encoding = convert_encodings(convert_raw_data_element(told).value)
 
     def __getitem__(self, tag: BaseTag) -> Element:
         found = self._found[tag]
         if isinstance(found, int):
-            found = self._found[tag] = _element(self._head, found, self._is_implicit)
+            found = self._found[tag] = _element(self._head, found, self.encoding, self._is_implicit)
         return found
+
+    def forget_beyond(self, end: int) -> None:
+        """Keep no more bytes than the elements have: pixel data may follow."""
+        self._head = self._head[:end]
 
     def __setitem__(self, tag: BaseTag, element: Element) -> None:
         self._found[tag] = element
@@ -116,54 +125,90 @@ def quick_header(file: BinaryIO) -> FileDataset | None:
 def _data_set(file: BinaryIO, head: bytes, *, is_whole: bool) -> FileDataset:
     if head[128:132] != b"DICM":
         raise ValueError("no preamble")
-    begin, meta = _walk(head, 132, lambda tag: tag >> 16 != 2, is_implicit=False)
+    begin, meta = _walk(head, 132, len(head), lambda tag: tag >> 16 != 2, default_encoding, is_implicit=False)
     if _TRANSFER_SYNTAX not in meta:
         raise ValueError("no transfer syntax")
-    syntax = (meta[_TRANSFER_SYNTAX].value or b"").rstrip(b"\0 ")
+    syntax = bytes(meta[_TRANSFER_SYNTAX].value or b"").rstrip(b"\0 ")
     is_implicit = syntax == _IMPLICIT
     if not is_implicit and syntax not in _EXPLICIT:
         raise ValueError("not a plain transfer syntax")
     if _heading(head, begin, is_implicit)[0] >> 16 <= 2 or (is_implicit and head[begin + 4 : begin + 6].isupper()):
         raise ValueError("a command group, or another encoding than it says")
-    end, elements = _walk(head, begin, _PIXEL_DATA.__contains__, is_implicit)
+    end, elements = _walk(head, begin, len(head), _PIXEL_DATA.__contains__, default_encoding, is_implicit)
     if end == len(head) and not is_whole:
         raise ValueError("goes on")
+    elements.forget_beyond(end)
     file_meta = FileMetaDataset({**meta})
     file_meta.set_original_encoding(False, True, default_encoding)
     found = FileDataset(file, Dataset(elements), head[:128], file_meta, is_implicit, True)
-    found.set_original_encoding(is_implicit, True, _encoding(elements))
+    found.set_original_encoding(is_implicit, True, elements.encoding)
     return found
 
 
-def _encoding(elements: Elements) -> str | MutableSequence[str]:
-    told = elements.get(_CHARACTER_SET)
-    if not isinstance(told, RawDataElement):
-        return default_encoding
-    return convert_encodings(convert_raw_data_element(told).value)
-
-
-def _walk(head: bytes, at: int, is_beyond: Callable[[int], bool], is_implicit: bool) -> tuple[int, Elements]:
-    """Where the first element lies that is beyond, else the end of `head`; and the elements from `at` to there."""
+def _walk(
+    head: bytes, at: int, end: int, is_beyond: Callable[[int], bool], encoding: Encoding, is_implicit: bool
+) -> tuple[int, Elements]:
+    """Where the first element lies that is beyond, else `end`; and the elements from `at` to there."""
     places: dict[BaseTag, int] = {}
-    while at < len(head):
+    while at < end:
         number, vr, length, value_at = _heading(head, at, is_implicit)
         if is_beyond(number):
             break
         places[tag_of(number)] = at
         at = _end_of_element(head, number, vr, length, value_at, is_implicit, 0)
-    if at > len(head):
+    if at > end:
         raise ValueError("a value without end")
-    return at, Elements(head[:at], places, is_implicit=is_implicit)
+    return at, Elements(head, places, encoding, is_implicit=is_implicit)
 
 
-def _element(head: bytes, at: int, is_implicit: bool) -> RawDataElement:
-    """The element at `at`, raw. Of a sequence that a delimiter ends, the items: pydicom decodes both kinds alike."""
+def _element(head: bytes, at: int, encoding: Encoding, is_implicit: bool) -> Element:
+    """The element at `at`: a sequence with its items, anything else raw, as pydicom decodes it when it is asked for."""
     number, vr, length, begin = _heading(head, at, is_implicit)
-    if length == _UNDEFINED:
+    tag, is_open = tag_of(number), length == _UNDEFINED
+    if is_open or vr == "SQ":
+        try:
+            items = Sequence(_items(head, begin, None if is_open else begin + length, encoding, is_implicit))
+        except (ValueError, struct.error):
+            vr = "SQ"  # pydicom makes of it what it can
+        else:
+            items.is_undefined_length = is_open
+            return DataElement(tag, "SQ", items, begin, is_open, already_converted=True)
+    end = begin + length
+    if is_open:
         end = _end_of_element(head, number, vr, length, begin, is_implicit, 0) - len(_SEQUENCE_END)
-        return RawDataElement(tag_of(number), "SQ", length, head[begin:end], begin, is_implicit, True)
-    content = head[begin : begin + length] if length else cast("bytes | None", empty_value_for_VR(vr, raw=True))
-    return RawDataElement(tag_of(number), vr, length, content, begin, is_implicit, True)
+    content = head[begin:end] if length else cast("bytes | None", empty_value_for_VR(vr, raw=True))
+    return RawDataElement(tag, vr, length, content, begin, is_implicit, True)
+
+
+def _items(head: bytes, at: int, end: int | None, encoding: Encoding, is_implicit: bool) -> Iterator[Dataset]:
+    """The items of a sequence; without `end` up to its delimiter."""
+    limit = len(head) if end is None else end
+    while at < limit:
+        if end is None and head[at : at + 8] == _SEQUENCE_END:
+            return
+        if head[at : at + 4] != _ITEM:
+            raise ValueError("no item")
+        begin, length = at + 8, _length(head, at + 4)[0]
+        is_open = length == _UNDEFINED
+        at = limit if is_open else begin + length
+        at, elements = _walk(head, begin, at, _is_item_end if is_open else _is_nothing, encoding, is_implicit)
+        if is_open and head[at : at + 8] != _ITEM_END:
+            raise ValueError("an item without end")
+        at += is_open * len(_ITEM_END)
+        item = Dataset(elements, parent_encoding=encoding)
+        item.set_original_encoding(is_implicit, True, elements.encoding)
+        item.is_undefined_length_sequence_item = is_open
+        yield item
+    if at != end:
+        raise ValueError("a sequence without end")
+
+
+def _is_item_end(number: int) -> bool:
+    return number == 0xFFFEE00D
+
+
+def _is_nothing(_: int) -> bool:
+    return False
 
 
 def _heading(head: bytes, at: int, is_implicit: bool) -> tuple[int, str | None, int, int]:

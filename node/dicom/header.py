@@ -13,6 +13,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -222,6 +223,14 @@ class FrameHeader:
         return (*standard, self.root, *(place for place, is_private in found if is_private))
 
     @cached_property
+    def _tags(self) -> tuple[tuple[AbstractSet[BaseTag], Dataset], ...]:
+        """The places, each with its tags: twenty places are asked for twenty attributes, and few of them have one."""
+        return tuple((place.keys(), place) for place in self._places)
+
+    def _holding(self, tag: BaseTag) -> list[Dataset]:
+        return [place for tags, place in self._tags if tag in tags]
+
+    @cached_property
     def _private_blocks(self) -> dict[tuple[int, str], list[tuple[Dataset, int]]]:
         """(group, creator) → where that creator reserved which block, nearest first."""
         blocks: dict[tuple[int, str], list[tuple[Dataset, int]]] = {}
@@ -238,7 +247,7 @@ class FrameHeader:
         group owns (DiffusionBValue), not for those that many share (CodeValue).
         """
         tag = _tag(keyword)
-        for place in self._places:
+        for place in self._holding(tag):
             if (found := value(place, tag)) is not None:
                 return found
         return default
@@ -246,7 +255,7 @@ class FrameHeader:
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """As `get`, as finite numbers; () where absent or not numeric."""
         tag = _tag(keyword)
-        return next((found for place in self._places if (found := numbers_at(place, tag)) is not None), ())
+        return next((found for place in self._holding(tag) if (found := numbers_at(place, tag)) is not None), ())
 
     def private(self, creator: str, group: int, offset: int, default: Any = None) -> Any:
         """A private element by its creator, whatever block the creator reserved (PS3.5 section 7.8)."""

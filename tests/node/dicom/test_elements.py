@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import warnings
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -35,12 +35,19 @@ def test_a_plain_header_is_what_pydicom_reads(syntax: str) -> None:
 
 
 @pytest.mark.parametrize("syntax", PLAIN)
-def test_a_sequence_of_undefined_length_is_decoded_when_it_is_asked_for(syntax: str) -> None:
+def test_a_sequence_is_decoded_with_the_alphabet_of_its_data_set(syntax: str) -> None:
     found = quick_header(BytesIO(_written(_nested_dataset(), syntax)))
     assert found is not None
-    assert isinstance(found.get_item("RequestAttributesSequence"), RawDataElement)
     assert found.RequestAttributesSequence[0].ScheduledProcedureStepDescription == "Leber Müller"
     assert found["RequestAttributesSequence"].is_undefined_length
+
+
+def test_a_copied_header_is_a_header_of_its_own() -> None:
+    found = quick_header(BytesIO(_written(_nested_dataset(), ExplicitVRLittleEndian)))
+    assert found is not None
+    copied = copy.deepcopy(found)
+    copied.RequestAttributesSequence[0].ScheduledProcedureStepDescription = "changed"
+    assert found.RequestAttributesSequence[0].ScheduledProcedureStepDescription == "Leber Müller"
 
 
 @pytest.mark.parametrize("syntax", PLAIN)
