@@ -1,7 +1,7 @@
 """One slice of a classic or multi-frame instance → what tells it from its neighbours: place, time, b-value, echo.
 
 Only what can differ inside one series is read per slice; what a series says once is read from one header of each
-volume (node/evidence.py). That, and reading no pixel, keeps a thousand slices under a second.
+volume (node/evidence.py). That, and reading no pixel, keeps a thousand slices under 1.5 s (bench/routing.py).
 """
 
 from __future__ import annotations
