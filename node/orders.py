@@ -56,6 +56,7 @@ from node.timepoint import by_tag_rules
 
 log = logging.getLogger("node.orders")
 
+BETTER_CAME = "a better series came after a result was delivered; confirm to replace that result"
 REPLACED = "a newer decision on the study replaces it"
 NOT_YET_DELIVERED = frozenset(
     {JobState.HELD, JobState.QUEUED, JobState.SEGMENTING, JobState.ENCODING, JobState.SENDING}
@@ -72,6 +73,8 @@ class Wanted:
     generation: str
     is_demo: bool
     hold_reason: str | None = None
+    is_confirmed: bool = False
+    """A person said that these series are of that condition."""
 
 
 class Orders:
@@ -118,7 +121,7 @@ class Orders:
                 for row in series_of_study(rows, header.study_uid)
                 if row.confirmed_condition
             }
-            wanted = [replace(offer, hold_reason=_hold_reason(offer, confirmed)) for offer in offers]
+            wanted = [_judged(offer, confirmed) for offer in offers]
             taken_back = self._take_back(rows, header.study_uid, rejections(headers.values()))
             return self._settle(rows, header.study_uid, wanted, taken_back)
 
@@ -273,14 +276,14 @@ class Orders:
         """Make the study's jobs those that are wanted; returns the ids of jobs that may run now."""
         known = list_jobs(rows, study_uid=study_uid)
         keep = {wish.order.content_key for wish in wanted}
-        for job in known:
-            if job.content_key in keep or job.job_id in taken_back:
+        left = [job for job in known if job.content_key not in keep]
+        for job in left:
+            if job.job_id in taken_back:
                 continue
             if job.state in NOT_YET_DELIVERED:
                 supersede(rows, job.job_id, REPLACED, utc_now())
             elif job.state is JobState.COMMITTED and has_results(rows, job):
                 add_remark(rows, job.job_id, f"results are at a peer, but {REPLACED}")
-        left = [job for job in known if job.content_key not in keep]
         to_run = [self._settle_one(rows, wish, known, left) for wish in wanted]
         return [job_id for job_id in to_run if job_id is not None]
 
@@ -288,8 +291,12 @@ class Orders:
         """`left` are the known jobs that nobody wants any more."""
         runs = [job for job in known if job.content_key == wish.order.content_key]
         latest = max(runs, key=lambda job: job.run, default=None)
+        replaced = _delivered(rows, wish.order, [job for job in known if job not in runs], left)
+        is_better = replaced is not None and not _same_series(replaced.order, wish.order)
+        if is_better and wish.hold_reason is None and not wish.is_confirmed:
+            wish = replace(wish, hold_reason=BETTER_CAME)
         if latest is None:
-            return self._add(rows, wish, known, left)
+            return self._add(rows, wish, replaced)
         if latest.state is JobState.SUPERSEDED:
             again = add_next_run(
                 rows,
@@ -314,27 +321,28 @@ class Orders:
             record_state(rows, latest.job_id, JobState.HELD, wish.hold_reason)
         return None
 
-    def _add(self, rows: Rows, wish: Wanted, known: Sequence[Job], left: Sequence[Job]) -> str | None:
+    def _add(self, rows: Rows, wish: Wanted, replaced: Job | None) -> str | None:
         wish = replace(wish, order=self._unused(wish.order))
-        replaced = _delivered(rows, wish.order, known, left)
-        hold_reason = wish.hold_reason
-        if replaced is not None and hold_reason is None and not _same_series(replaced.order, wish.order):
-            hold_reason = "a better series came after a result was delivered; confirm to replace that result"
         add_job(
             rows,
             wish.order,
             spool_id=self._spool.spool_id,
             is_demo=wish.is_demo,
             generation=wish.generation,
-            state=JobState.HELD if hold_reason else JobState.QUEUED,
-            reason=hold_reason or "",
+            state=JobState.HELD if wish.hold_reason else JobState.QUEUED,
+            reason=wish.hold_reason or "",
             predecessor_job_id=replaced.job_id if replaced else None,
         )
         study = logs.pseudonym(wish.order.study_uid)
         logs.event(
-            log, "job ordered", study=study, condition=wish.order.condition, job=wish.order.job_id, held=hold_reason
+            log,
+            "job ordered",
+            study=study,
+            condition=wish.order.condition,
+            job=wish.order.job_id,
+            held=wish.hold_reason,
         )
-        return None if hold_reason else wish.order.job_id
+        return None if wish.hold_reason else wish.order.job_id
 
     def _unused(self, order: JobOrder) -> JobOrder:
         """The order's first run that left nothing in the spool.
@@ -377,7 +385,9 @@ def waited_s(wait: Wait) -> float:
 
 
 def _waits_since(wait: Wait) -> datetime:
-    files = {path for volume in wait.held for path, _ in volume.members}
+    files = {
+        path for volume in wait.held for members in (volume.members, *volume.other_directions) for path, _ in members
+    }
     return datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC)
 
 
@@ -387,13 +397,19 @@ def _end_of_patience(decision: StudyDecision) -> str | None:
     return iso(min(ends)) if ends else None
 
 
-def _hold_reason(offer: Wanted, confirmed: Mapping[str, str | None]) -> str | None:
+def _judged(offer: Wanted, confirmed: Mapping[str, str | None]) -> Wanted:
+    """The offer with what a person said of its series, and whether a person must look first."""
+    is_confirmed = any(confirmed.get(volume.series_uid) == offer.pick.condition for _, volume in offer.pick.inputs)
+    return replace(offer, is_confirmed=is_confirmed, hold_reason=_hold_reason(offer, is_confirmed=is_confirmed))
+
+
+def _hold_reason(offer: Wanted, *, is_confirmed: bool) -> str | None:
     """Why a person must look first; None where the job may run."""
     pick = offer.pick
     held = next((source.held for source in offer.sources if source.held), None) or pick.hold_reason
     if held:
         return held
-    if any(confirmed.get(volume.series_uid) == pick.condition for _, volume in pick.inputs):
+    if is_confirmed:
         return None
     incomplete = next((source.incomplete for source in offer.sources if source.incomplete), None)
     if incomplete:

@@ -627,6 +627,20 @@ def test_the_other_half_that_comes_after_a_delivery_waits_for_a_person(
     assert both.reason.startswith("a better series came after a result was delivered")
 
 
+def test_what_waits_to_replace_a_delivered_result_is_not_released_by_another_look(
+    pair_desk: Desk, dwi: list[Path], t2: list[Path]
+) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    make_older(pair_desk, 901)
+    pair_desk.decide()
+    pair_desk.deliver(pair_desk.jobs()[0])
+    pair_desk.receive(dwi, "CRLM-PRE")
+    pair_desk.decide()
+    pair_desk.spool.mark_study(pair_desk.spool.studies()[0])
+    assert pair_desk.decide() == []
+    assert next(job for job in pair_desk.jobs() if job.condition == "pair").state is JobState.HELD
+
+
 def test_a_node_leaves_the_patience_of_another_nodes_study_alone(
     pair_desk: Desk, t2: list[Path], tmp_path: Path
 ) -> None:
