@@ -85,5 +85,5 @@ clean: ## Remove .venv and what tools left behind; spool and results stay
 
 .venv/.dev: .venv/.base
 	@echo "installing the development tools into .venv"
-	@$(PIP_INSTALL) -e ".[dev]"
+	@$(PIP_INSTALL) -e ".[dev,train,cpu]"
 	@touch $@
