@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.card import CARD_NAME, BundleCard, BundleProblem, Card, read_card
 from model.networks import NETWORKS, build_network
+from model.probe import PROBE_NAME, pack
 
 WEIGHTS_NAME = "weights.safetensors"
 
@@ -35,18 +39,44 @@ class Bundle(BundleCard):
             raise BundleProblem(f"{self.weights_path}: not readable as safetensors ({error})") from error
         return {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
 
+    def networks(self) -> list[nn.Module]:
+        """The members with their weights, in evaluation mode. Raises BundleProblem where these do not fit."""
+        members, weights = self.card.network.members, self.state_dict()
+        if members == 1:
+            return [self._network(weights)]
+        return [self._network(_under(weights, f"{number}.")) for number in range(members)]
+
     def network(self) -> nn.Module:
-        """The network with its weights, in evaluation mode. Raises BundleProblem where they do not fit."""
+        """The one network of a bundle that is no ensemble. Raises BundleProblem."""
+        (network,) = self.networks()
+        return network
+
+    def _network(self, weights: dict[str, Tensor]) -> nn.Module:
         spec = self.card.network
         try:
             network = build_network(spec.id, spec.kwargs)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BundleProblem(f"{self.path / CARD_NAME}: network {spec.id!r} cannot be built: {error}") from error
         try:
-            network.load_state_dict(self.state_dict())
+            network.load_state_dict(weights)
         except RuntimeError as error:
             raise BundleProblem(f"{self.weights_path}: weights do not fit network {spec.id!r}: {error}") from error
         return network.eval()
+
+    def companion(self, role: str) -> Bundle:
+        """The bundle that must run before this one. Raises BundleProblem: absent, or another than the card names."""
+        wanted = self.card.companions[role]  # type: ignore[index]  # the card's keys are literals
+        found = load_bundle(self.path.parent / wanted.bundle)
+        if found.sha256 != wanted.sha256:
+            raise BundleProblem(
+                f"{found.path / CARD_NAME}: {self.card.name} was made with another version of its companion "
+                f"{wanted.bundle} (sha256 {wanted.sha256[:12]}…, found {found.sha256[:12]}…); restore that one"
+            )
+        return found
+
+
+def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -79,6 +109,17 @@ def save_bundle(path: Path, card: Card, state_dict: dict[str, Tensor], *, half: 
     _replace_durably(draft, path / WEIGHTS_NAME)
     write_card(path, card.model_copy(update={"sha256": digest}))
     return load_bundle(path)
+
+
+def add_probe(bundle: Bundle, seen: Mapping[str, NDArray[np.uint8]]) -> Bundle:
+    """Put a probe into the bundle's folder and its digest into the card."""
+    content = pack(seen)
+    draft = bundle.path / f"{PROBE_NAME}.part"
+    draft.write_bytes(content)
+    _replace_durably(draft, bundle.path / PROBE_NAME)
+    digest = hashlib.sha256(content).hexdigest()
+    write_card(bundle.path, bundle.card.model_copy(update={"probe_sha256": digest}))
+    return load_bundle(bundle.path)
 
 
 def write_card(path: Path, card: Card) -> None:

@@ -52,7 +52,7 @@ def train_demo_command(
     from model.bundle import load_bundle
     from model.training.demo import train_demo
     from model.training.demo_card import bundle_name
-    from model.training.recipes import RECIPES
+    from model.training.demo_recipes import RECIPES
 
     for name in _conditions(condition):
         recipe = RECIPES[name]

@@ -1,40 +1,58 @@
-"""The engine: a bundle loaded once, volumes in, lesion probabilities on the volume's own grid out.
+"""The engine: a bundle loaded once, images in, lesion probabilities on the primary image's own grid out.
 
-Everything about the input is in the card; the engine speaks arrays only. Same volume, same bundle, same machine:
-the same answer, bit for bit.
+Everything about the input is in the card; the engine speaks arrays only. Same images, same bundle, same machine: the
+same answer, bit for bit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
+from model.alignment import onto_grid, shared_extent
 from model.bundle import Bundle
 from model.canonical import VolumeProblem
-from model.card import BundleProblem, Card, InputSpec
-from model.preprocess import Intake, intake
+from model.card import AnyInput, Card, PlanarInput
+from model.hardware import choose_device
+from model.input_check import remarks_on
+from model.liver import liver_of
+from model.pipeline import Pipeline, Placed, Stopwatch, answer
+from model.planar import PlanarPipeline
+from model.probe import read_probe
+from model.runner import Runner
 from model.volume import Buffer, Float64, Half, Volume
 
-__all__ = ["Engine", "Segmentation", "VolumeProblem"]
+__all__ = ["Engine", "Fed", "Segmentation", "VolumeProblem"]
 
-_PROBE_TOLERANCE = 0.005
-_PROBE_BATCH = 2
+_LEAST_SHARED_EXTENT = 0.5
+_WIDE_SPREAD = 0.25
+
+
+@dataclass(frozen=True)
+class Fed:
+    """One role's image, and what kind it is where the role takes several: words of the card, None for its only one."""
+
+    volume: Volume
+    weighting: str | None = None
+    phase: str | None = None
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Lesion probability per voxel, float16 in [0, 1], on the input volume's grid and in its array order."""
+    """Probability of the target per voxel, float16 in [0, 1], on the primary volume's grid and in its array order."""
 
     probability_DHW: Half
     affine_lps_mm: Float64
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of `prepare`, `forward` and `restore`."""
+    """Wall time of `place`, `prepare`, `forward` and `restore`."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the result should know: sentences."""
 
 
 class Engine:
@@ -50,124 +68,106 @@ class Engine:
         self.bundle = bundle
         self.card: Card = bundle.card
         self.device = choose_device(device)
-        network = bundle.network().to(self.device)
-        # torch's stub of Module.to lacks memory_format
-        self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._mean = torch.tensor(self.card.input.mean, device=self.device).view(1, -1, 1, 1)
-        self._std = torch.tensor(self.card.input.std, device=self.device).view(1, -1, 1, 1)
-        self.precision: torch.dtype = torch.float32
-        self.precision = self._choose_precision()
+        self._liver = Engine(bundle.companion("liver"), device) if "liver" in self.card.companions else None
+        self._runner = Runner(bundle, self.device)
+        self._pipeline = _pipeline(self._runner)
+        self._probe = self._pipeline.probe(read_probe(bundle.path, self.card))
+        with torch.inference_mode():
+            self._runner.settle_precision(self._probe, self.card.input.modality_code)
         self.dry_run()
 
-    def segment(self, volume: Volume, buffer: Buffer | None = None) -> Segmentation:
-        """Probabilities of `volume`, in memory of `buffer` if given. Raises VolumeProblem for one that is unfit."""
-        spec, seconds = self.card.input, dict[str, float]()
-        with torch.inference_mode():
-            with _timed(seconds, "prepare", self.device):
-                taken = intake(volume, spec)
-                pictures_D1HW = self._pictures(taken)
-            with _timed(seconds, "forward", self.device):
-                maps_D1HW = self._probabilities(pictures_D1HW)
-            with _timed(seconds, "restore", self.device):
-                probability_DHW = (buffer or Buffer(np.float16)).take(volume.array_DHW.shape)
-                self._restore(maps_D1HW, taken, taken.turn.apply(probability_DHW))
-        return Segmentation(probability_DHW, volume.affine_lps_mm, seconds)
+    @property
+    def precision(self) -> torch.dtype:
+        """The number format that the network is run in; may be set for a comparison."""
+        return self._runner.precision
+
+    @precision.setter
+    def precision(self, wanted: torch.dtype) -> None:
+        self._runner.precision = wanted
+
+    def segment(self, images: Volume | Mapping[str, Fed], buffer: Buffer | None = None) -> Segmentation:
+        """Probabilities of one study's images, one a role, in memory of `buffer` if given; the probabilities lie on
+        the grid of the card's first role. Raises VolumeProblem for images that are unfit."""
+        given = self._given(images)
+        remarks = [r for role, fed in given.items() for r in remarks_on(fed.volume, self._spec(role, fed), self.card)]
+        return self._segment(given, buffer, remarks)
 
     def dry_run(self) -> float:
-        """Seconds of one inference on noise: says that weights, device and memory work together."""
+        """Seconds of one inference on the probe: says that weights, device and memory work together."""
         started = time.perf_counter()
-        spec = self.card.input
-        slices = max(spec.minimum_slices, 2 * spec.context + 1)
-        noise_DHW = np.random.default_rng(0).normal(100.0, 40.0, (slices, spec.size, spec.size)).astype(np.float32)
-        self.segment(Volume(noise_DHW, np.diag([5.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]]))
+        with torch.inference_mode():
+            for code in self._codes(self.card.input):
+                self._runner(self._probe, code)
         return time.perf_counter() - started
 
-    def _pictures(self, taken: Intake) -> Tensor:
-        """All slices as the network's pictures in [0, 1], (D, 1, size, size)."""
-        size = self.card.input.size
-        parts = [
-            taken.slices(first, last, size, self.device) for first, last in self._batches(len(taken.canonical_DHW))
-        ]
-        return torch.cat(parts)
-
-    def _probabilities(self, pictures_D1HW: Tensor) -> Tensor:
-        channels_DCHW = with_context(pictures_D1HW, self.card.input)
-        parts = [self._forward(channels_DCHW[first:last]) for first, last in self._batches(len(channels_DCHW))]
-        maps_D1HW = torch.cat(parts)
-        if not bool(torch.isfinite(maps_D1HW).all()):
-            raise BundleProblem(f"{self.bundle.weights_path}: the network answers with values that are no numbers")
-        return maps_D1HW
-
-    def _forward(self, images_BCHW: Tensor, precision: torch.dtype | None = None) -> Tensor:
-        """Probabilities (B, 1, size, size) in float32 of images in [0, 1]."""
-        precision = precision or self.precision
-        normal = ((images_BCHW - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            logits_BKHW = self._network(normal)
-        return torch.sigmoid(logits_BKHW.float() / self.card.output.temperature)
-
-    def _restore(self, maps_D1HW: Tensor, taken: Intake, canonical_DHW: Half) -> None:
-        """Write the maps on the native matrix into `canonical_DHW`, a view of the answer."""
-        for first, last in self._batches(len(maps_D1HW)):
-            canonical_DHW[first:last] = taken.framing.back(maps_D1HW[first:last]).half()[:, 0].cpu().numpy()
-
-    def _batches(self, count: int) -> Iterator[tuple[int, int]]:
-        batch = self.card.inference.batch
-        return ((first, min(first + batch, count)) for first in range(0, count, batch))
-
-    def _choose_precision(self) -> torch.dtype:
-        """bf16 where the card allows it, the device computes in it, and a probe agrees with fp32; else fp32."""
-        if self.card.inference.precision == "fp32" or not has_bf16(self.device):
-            return torch.float32
+    def _segment(self, given: Mapping[str, Fed], buffer: Buffer | None, remarks: list[str]) -> Segmentation:
+        watch = Stopwatch(self.device)
+        primary = given[self.card.roles[0]].volume
         with torch.inference_mode():
-            probe = probe_images(self.card.input).to(self.device)
-            exact = self._forward(probe, torch.float32)
-            quick = self._forward(probe, torch.bfloat16)
-            difference = float((exact - quick).abs().mean())
-        # a comparison that is false for NaN too
-        return torch.bfloat16 if difference <= _PROBE_TOLERANCE else torch.float32
+            with watch.of("place"):
+                placed = self._placed(given, primary)
+            probability_DHW: Half = (buffer or Buffer(np.float16)).take(primary.array_DHW.shape)
+            spread = answer(self._pipeline, placed, self._codes(placed[0].spec), probability_DHW, watch)
+        if placed[0].inside_DHW is not None:
+            probability_DHW *= placed[0].inside_DHW
+        if spread > _WIDE_SPREAD:
+            remarks.append(f"the sequence is not told, and the network's answers depend on it: by up to {spread:.2f}")
+        return Segmentation(probability_DHW, primary.affine_lps_mm, watch.seconds, tuple(remarks))
+
+    def _given(self, images: Volume | Mapping[str, Fed]) -> Mapping[str, Fed]:
+        if isinstance(images, Volume):
+            images = {self.card.roles[0]: Fed(images)}
+        if set(images) != set(self.card.roles):
+            raise VolumeProblem(
+                f"{self.card.name} reads {', '.join(self.card.roles)}; it was given {', '.join(images) or 'nothing'}"
+            )
+        return {role: images[role] for role in self.card.roles}
+
+    def _spec(self, role: str, fed: Fed) -> AnyInput:
+        try:
+            return self.card.spec(role, fed.weighting, fed.phase)
+        except KeyError as error:
+            raise VolumeProblem(str(error.args[0])) from error
+
+    def _placed(self, given: Mapping[str, Fed], primary: Volume) -> list[Placed]:
+        """Each role's image on the primary grid, in the network's order."""
+        placed = []
+        for role, fed in given.items():
+            spec = self._spec(role, fed)
+            volume = fed.volume if fed.volume is primary else _aligned(role, fed.volume, primary)
+            placed.append(Placed(spec, volume, self._inside(spec, volume)))
+        return placed
+
+    def _inside(self, spec: AnyInput, volume: Volume) -> NDArray[np.bool_] | None:
+        """Where the network may look in a volume: the liver, where its input asks for it."""
+        if spec.within == "field" or self._liver is None:
+            return None
+        liver = self._liver
+        found = liver.segment(volume)
+        return liver_of(found.probability_DHW, volume, liver.card.output.threshold, spec.margin_mm)
+
+    def _codes(self, spec: AnyInput) -> Sequence[int | None]:
+        """The labels to ask a conditioned network for: the spec's own, or all where nobody knows it."""
+        if spec.modality_code is not None or not self.card.modality_count:
+            return [spec.modality_code]
+        return range(self.card.modality_count)
 
 
-def choose_device(wish: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`. Raises ValueError where CUDA is asked for and absent."""
-    if wish == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but this machine or this torch has no CUDA; write cpu or auto")
-    return torch.device(wish)
+def _pipeline(runner: Runner) -> Pipeline[Any]:
+    if isinstance(runner.card.input, PlanarInput):
+        return PlanarPipeline(runner)
+    # brings in MONAI, which takes seconds: only a bundle for volumes pays for it
+    from model.volumetric import VolumePipeline
+
+    return VolumePipeline(runner)
 
 
-def has_bf16(device: torch.device) -> bool:
-    """The device multiplies bf16 in hardware; emulated, it would be slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
-
-
-def with_context(pictures_D1HW: Tensor, spec: InputSpec) -> Tensor:
-    """Channels of each slice: the slice replicated, or with its neighbours (the outermost repeated at the ends)."""
-    if spec.context == 0:
-        return pictures_D1HW.expand(-1, spec.channels, -1, -1)
-    last = len(pictures_D1HW) - 1
-    neighbours = torch.arange(-spec.context, spec.context + 1)
-    rows = (torch.arange(last + 1)[:, None] + neighbours).clamp(0, last).to(pictures_D1HW.device)
-    return pictures_D1HW[rows, 0]
-
-
-def probe_images(spec: InputSpec) -> Tensor:
-    """A fixed picture with smooth bright and dark patches and noise, (2, channels, size, size) in [0, 1]."""
-    generator = torch.Generator().manual_seed(0)
-    patches = torch.rand((_PROBE_BATCH, 1, 8, 8), generator=generator)
-    smooth = nn.functional.interpolate(patches, (spec.size, spec.size), mode="bicubic", align_corners=False)
-    noise = 0.05 * torch.randn(smooth.shape, generator=generator)
-    return (smooth + noise).clamp(0, 1).expand(-1, spec.channels, -1, -1)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str, device: torch.device) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    seconds[step] = time.perf_counter() - started
+def _aligned(role: str, moving: Volume, primary: Volume) -> Volume:
+    """Raises VolumeProblem where the two images hardly show the same part of the patient."""
+    share = shared_extent(moving, primary)
+    if share < _LEAST_SHARED_EXTENT:
+        raise VolumeProblem(
+            f"the image for {role} covers {share:.0%} of the primary image's slices; at least "
+            f"{_LEAST_SHARED_EXTENT:.0%} are needed"
+        )
+    return onto_grid(moving, primary)

@@ -1,12 +1,10 @@
-"""What the networks would run on here, for whoever has to judge it."""
+"""What the networks run on here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-
-from model.engine import choose_device, has_bf16
 
 
 @dataclass(frozen=True)
@@ -29,3 +27,20 @@ def find_hardware(device: str, threads: int | None = None) -> Hardware:
         return Hardware("cuda", properties.name, properties.total_memory / 1e9, used, has_bf16(chosen))
     name = str(torch.cpu.get_capabilities().get("cpu_name") or "CPU")
     return Hardware("cpu", name, None, used, has_bf16(chosen))
+
+
+def choose_device(wish: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`. Raises ValueError where CUDA is asked for and absent."""
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but this machine or this torch has no CUDA; write cpu or auto")
+    return torch.device(wish)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """The device multiplies bf16 in hardware; emulated, it would be slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))

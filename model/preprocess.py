@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from model.body import body_of
 from model.canonical import Turn, VolumeProblem, turn_to_axial
-from model.card import HuWindow, InputSpec
+from model.card import HuWindow, InputSpec, PlanarInput
 from model.volume import Float, Volume
 
 _MINIMUM_SIDE = 16
@@ -75,7 +75,7 @@ class Intake:
         return self.framing.into(scaled[:, None], size)
 
 
-def intake(volume: Volume, spec: InputSpec) -> Intake:
+def intake(volume: Volume, spec: PlanarInput) -> Intake:
     """Decide how `volume` is turned, scaled and framed. Raises VolumeProblem for what cannot be analysed."""
     check_volume(volume, spec.minimum_slices)
     turn = turn_to_axial(volume.affine_lps_mm)

@@ -3,10 +3,12 @@ killed child and a job with a reason, never a dead worker.
 
 JSON lines, one request a line on stdin, one answer a line on stdout, in order:
 
-    {"id": 1, "bundle": FOLDER, "volume": FILE, "out": FILE}   segment; the probability file is whole before the answer
-    {"id": 2, "warm": [FOLDER, …]}                             load engines ahead of the first study
+    {"id": 1, "bundle": FOLDER, "out": FILE, "images": {ROLE: {"volume": FILE, "weighting": "ct", "phase": null}, …}}
+                                     segment; the probability file is whole before the answer
+    {"id": 2, "warm": [FOLDER, …]}   load engines ahead of the first study
 
-    {"id": 1, "ok": true, "seconds": {"load": 0.0, "read": …, "prepare": …, "forward": …, "restore": …, "write": …}}
+    {"id": 1, "ok": true, "remarks": ["…"],
+     "seconds": {"load": 0.0, "read": …, "place": …, "prepare": …, "forward": …, "restore": …, "write": …}}
     {"id": 1, "ok": false, "kind": "out-of-memory" | "bad-volume" | "exchange" | "bundle" | "internal", "reason": "…"}
 
 The first line is {"ready": true, "device": "cpu"}. End of input ends the process. Logs go to stderr.
@@ -31,8 +33,9 @@ import torch
 
 from model.bundle import load_bundle
 from model.card import BundleProblem, card_digest
-from model.engine import Engine, VolumeProblem, choose_device
+from model.engine import Engine, Fed, VolumeProblem
 from model.exchange import ExchangeProblem, read_volume, write_probability
+from model.hardware import choose_device
 from model.volume import Buffer
 
 log = logging.getLogger("model.server")
@@ -77,7 +80,7 @@ def answer(line: str, engines: Engines) -> Answer:
     try:
         request = _parse(line)
         request_id = request.get("id")
-        seconds = _warm(request, engines) if "warm" in request else _segment(request, engines)
+        found = {"seconds": _warm(request, engines)} if "warm" in request else _segment(request, engines)
     except Exception as error:
         kind = kind_of(error)
         if kind == "internal":
@@ -85,7 +88,7 @@ def answer(line: str, engines: Engines) -> Answer:
         if kind == "out-of-memory":
             torch.cuda.empty_cache()
         return {"id": request_id, "ok": False, "kind": kind, "reason": f"{error}" or type(error).__name__}
-    return {"id": request_id, "ok": True, "seconds": seconds}
+    return {"id": request_id, "ok": True, **found}
 
 
 def kind_of(error: BaseException) -> str:
@@ -103,7 +106,7 @@ def _parse(line: str) -> Answer:
     request = json.loads(line)
     if not isinstance(request, dict):
         raise BadRequest("a request is a JSON object")
-    missing = {"bundle", "volume", "out"} - request.keys()
+    missing = {"bundle", "images", "out"} - request.keys()
     if "warm" not in request and missing:
         raise BadRequest(f"the request lacks {', '.join(sorted(missing))}")
     return request
@@ -118,18 +121,23 @@ def _warm(request: Answer, engines: Engines) -> dict[str, float]:
     return seconds
 
 
-def _segment(request: Answer, engines: Engines) -> dict[str, float]:
+def _segment(request: Answer, engines: Engines) -> Answer:
     marks = [time.perf_counter()]
     engine = engines.of(Path(request["bundle"]))
     marks.append(time.perf_counter())
-    volume = read_volume(Path(request["volume"]))
+    images = {role: _fed(given) for role, given in request["images"].items()}
     marks.append(time.perf_counter())
-    segmentation = engine.segment(volume, engines.buffer)
+    segmentation = engine.segment(images, engines.buffer)
     marks.append(time.perf_counter())
     write_probability(Path(request["out"]), segmentation.probability_DHW)
     marks.append(time.perf_counter())
     load, read, _, write = (after - before for before, after in itertools.pairwise(marks))
-    return {"load": load, "read": read, **segmentation.seconds, "write": write}
+    seconds = {"load": load, "read": read, **segmentation.seconds, "write": write}
+    return {"seconds": seconds, "remarks": list(segmentation.remarks)}
+
+
+def _fed(given: Answer) -> Fed:
+    return Fed(read_volume(Path(given["volume"])), given.get("weighting"), given.get("phase"))
 
 
 def _take_stdout() -> IO[str]:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.body import body_of
+from model.canonical import turn_to_axial
 from model.card import InputSpec
-from model.preprocess import intake
+from model.preprocess import scaling_range
 from model.volume import Float64, Volume
 
 LEVELS = 128
@@ -62,11 +63,12 @@ def scaled_in_body(
     volume: Volume, truth_DHW: NDArray[np.bool_], spec: InputSpec
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Arguments for `ThresholdSweep.add`: the body's voxels scaled as the network sees them, and their truth."""
-    taken = intake(volume, spec)
-    canonical_DHW = taken.canonical_DHW
+    turn = turn_to_axial(volume.affine_lps_mm)
+    canonical_DHW = turn.apply(volume.array_DHW)
+    low, high = scaling_range(canonical_DHW, spec)
     body = body_of(canonical_DHW, is_ct=spec.modality == "CT").on_grid(canonical_DHW.shape)
-    scaled = np.clip((canonical_DHW[body] - taken.low) / (taken.high - taken.low), 0, 1)
-    truth = taken.turn.apply(truth_DHW)
+    scaled = np.clip((canonical_DHW[body] - low) / (high - low), 0, 1)
+    truth = turn.apply(truth_DHW)
     return scaled, np.concatenate([truth[body], truth[~body & truth]])
 
 

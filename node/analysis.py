@@ -26,7 +26,7 @@ from PIL import Image
 from model.exchange import ExchangeProblem, read_probability, write_volume
 from model.findings import Finding, bounding_box, find_lesions
 from model.volume import Buffer, Labels, Mask
-from node.bundles import BundleCard
+from node.bundles import BundleCard, card_roles, card_spec
 from node.config import Config
 from node.config_routes import Route
 from node.dicom import objects
@@ -37,7 +37,7 @@ from node.dicom.sr import encode_refusal_sr, encode_sr
 from node.dicom.terms import missing_terms
 from node.dicom.uids import mint_tracking_uid
 from node.dicom.volume import SourceVolume, read_volume
-from node.domain import JobOrder, ResultObject, RoleInput
+from node.domain import GivenImage, Inference, JobOrder, ResultObject
 from node.errors import (
     ConfigurationError,
     GeometryError,
@@ -62,7 +62,7 @@ ROLE = "image"
 class Segmenter(Protocol):
     """What runs a network: node.inference.EngineProcess."""
 
-    def segment(self, bundle: Path, volume: Path, out: Path) -> dict[str, float]: ...
+    def segment(self, bundle: Path, images: Mapping[str, GivenImage], out: Path) -> Inference: ...
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Encoding:
 
     context: EncodeContext
     source: SourceVolume
+    others: Sequence[SourceVolume]
+    """What the network read beside the source: of other roles, on grids of their own."""
     mask: Mask
     findings: tuple[Finding, ...]
     tracking: Sequence[Tracking]
@@ -130,8 +132,16 @@ def _seg(job: Encoding, earlier: Mapping[str, ResultObject]) -> ResultObject | N
 
 
 def _sr(job: Encoding, earlier: Mapping[str, ResultObject]) -> ResultObject | None:
-    path = job.folder / "sr.dcm"
-    return encode_sr(job.context, job.source, job.mask, job.findings, job.tracking, path, seg=earlier.get("seg"))
+    return encode_sr(
+        job.context,
+        job.source,
+        job.mask,
+        job.findings,
+        job.tracking,
+        job.folder / "sr.dcm",
+        seg=earlier.get("seg"),
+        others=job.others,
+    )
 
 
 ENCODERS: dict[str, Callable[[Encoding, Mapping[str, ResultObject]], ResultObject | None]] = {
@@ -156,7 +166,7 @@ class _Clock:
 class Analysis:
     """The two steps of a job, one step at a time.
 
-    Holds the last source volume read, so that encoding need not decode it again, and its memory for the next one.
+    Holds the last source volumes read, so that encoding need not decode them again, and their memory for the next.
     `scratch` is a folder of its own for what it hands to the engine.
     """
 
@@ -169,8 +179,8 @@ class Analysis:
         self._ledger = ledger
         self._scratch = scratch
         self._turn = threading.Lock()
-        self._buffer = Buffer(np.float32)
-        self._recent: tuple[str, SourceVolume] | None = None
+        self._buffers: dict[str, Buffer] = {}
+        self._recent: tuple[str, dict[str, SourceVolume]] | None = None
 
     def segment(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         """Volume → network → lesions. Leaves mask.npz and findings.json in `folder`; returns the outcome."""
@@ -191,29 +201,30 @@ class Analysis:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         card = self._card(order)
         clock = _Clock()
-        source = self._source(order)
+        sources = self._sources(order)
+        source = sources[card.card.roles[0]]
         clock.lap("source")
-        volume_path, probability_path = self._scratch / "volume.bin", self._scratch / "probability.bin"
-        write_volume(volume_path, source.volume)
+        images = {role: self._hand_over(order, role, given) for role, given in sources.items()}
+        probability_path = self._scratch / "probability.bin"
         clock.lap("hand_over")
-        in_engine = self._engine.segment(card.path, volume_path, probability_path)
+        in_engine = self._engine.segment(card.path, images, probability_path)
         clock.lap("engine")
         mask, findings = find_lesions(read_probability(probability_path), source.volume, card.card.output)
         _write_mask(folder / MASK_NAME, mask)
         clock.lap("find")
-        seconds = {**clock.seconds, **in_engine}
-        _write_findings(folder / FINDINGS_NAME, order, card, source, findings, seconds)
+        seconds = {**clock.seconds, **in_engine.seconds}
+        _write_findings(folder / FINDINGS_NAME, order, card, source, findings, in_engine.remarks, seconds)
         return {"lesion_count": len(findings), "seconds": seconds}
 
     def _encode(self, order: JobOrder, folder: Path) -> dict[str, Any]:
         route = self._route(order)
-        source = self._source(order)
+        source, *others = self._sources(order).values()
         mask = read_mask(folder / MASK_NAME)
-        findings = read_findings(folder / FINDINGS_NAME)
+        findings, remarks = read_findings(folder / FINDINGS_NAME), read_remarks(folder / FINDINGS_NAME)
         previous = self._ledger.previous(order)
         tracking = self._ledger.keep_tracking(order, name_lesions(mask, previous))
-        context = self._context(order, route, previous)
-        job = Encoding(context, source, mask, findings, tracking, folder)
+        context = self._context(order, route, previous, remarks)
+        job = Encoding(context, source, others, mask, findings, tracking, folder)
         made: dict[str, ResultObject] = {}
         for kind in (kind for kind in ENCODERS if kind in route.outputs):
             encoded = ENCODERS[kind](job, made)
@@ -224,6 +235,7 @@ class Analysis:
             sr_path=made["sr"].path if "sr" in made else None,
             context=context,
             source=source,
+            others=others,
             mask=mask,
             findings=findings,
             tracking=tracking,
@@ -239,7 +251,7 @@ class Analysis:
         self._recent = None
         return {
             "objects": [{**asdict(item), "path": str(item.path)} for item in made.values()],
-            "summary": summarise(findings),
+            "summary": {**summarise(findings), **({"remarks": list(remarks)} if remarks else {})},
         }
 
     def _refuse(self, order: JobOrder, folder: Path, reason: str) -> dict[str, Any]:
@@ -266,16 +278,42 @@ class Analysis:
             raise ObjectError(f"routes.yaml has no condition {order.condition} any more")
         return route
 
-    def _source(self, order: JobOrder) -> SourceVolume:
+    def _sources(self, order: JobOrder) -> dict[str, SourceVolume]:
+        """What the card's roles read, in its order: the first gives the grid."""
         if self._recent is None or self._recent[0] != order.job_id:
             self._recent = None  # its memory is the next one's
-            self._recent = (order.job_id, read_volume(the_input(order), self._buffer))
+            given = self._inputs(order)
+            read = {
+                role: read_volume(order.inputs[named], self._buffers.setdefault(role, Buffer(np.float32)))
+                for role, named in given.items()
+            }
+            self._recent = (order.job_id, read)
         return self._recent[1]
 
-    def _context(self, order: JobOrder, route: Route, previous: Previous | None) -> EncodeContext:
+    def _inputs(self, order: JobOrder) -> dict[str, str]:
+        """The card's role → the route's, in the card's order. Raises ObjectError where route and card have parted."""
+        card = self._card(order).card
+        names = card_roles(self._route(order), card)
+        if names is None or set(names) != set(order.inputs):
+            raise ObjectError(
+                f"the order fills {', '.join(order.inputs)}, the bundle {order.bundle} reads {', '.join(card.roles)}; "
+                "retry the job with the present route"
+            )
+        of_card = {role: named for named, role in names.items()}
+        return {role: of_card[role] for role in card.roles}
+
+    def _hand_over(self, order: JobOrder, role: str, source: SourceVolume) -> GivenImage:
+        path = self._scratch / f"{role}.bin"
+        write_volume(path, source.volume)
+        spec = card_spec(self._route(order).needs[self._inputs(order)[role]], self._card(order).card, role)
+        return GivenImage(path, spec.weighting, spec.phase)
+
+    def _context(
+        self, order: JobOrder, route: Route, previous: Previous | None, remarks: Sequence[str] = ()
+    ) -> EncodeContext:
         bundle = self._card(order)
         site = self._config.node.site
-        weighting = next(iter(route.needs.values())).weighting
+        weighting = route.needs[next(iter(self._inputs(order).values()))].weighting
         return EncodeContext(
             job_id=order.job_id,
             condition=order.condition,
@@ -306,6 +344,7 @@ class Analysis:
                 Predecessor(previous.version, previous.sr_series_uid, previous.sr_instance_uid) if previous else None
             ),
             uid_root=site.uid_root,
+            remarks=tuple(remarks),
         )
 
 
@@ -324,13 +363,6 @@ def require_terms(config: Config) -> None:
         raise ConfigurationError(
             f"{path}:{line}: terms: {', '.join(missing)} not there; copy the lines from the file that ships"
         )
-
-
-def the_input(order: JobOrder) -> RoleInput:
-    """The one input of a single-role order. Raises ObjectError for an order with several roles."""
-    if len(order.inputs) != 1:
-        raise ObjectError(f"the order fills {len(order.inputs)} roles; networks with several inputs are not served yet")
-    return next(iter(order.inputs.values()))
 
 
 def summarise(findings: Sequence[Finding]) -> dict[str, Any]:
@@ -417,6 +449,7 @@ def _write_findings(
     bundle: BundleCard,
     source: SourceVolume,
     findings: Sequence[Finding],
+    remarks: Sequence[str],
     seconds: Mapping[str, float],
 ) -> None:
     content = {
@@ -432,6 +465,7 @@ def _write_findings(
             "is_demo": bundle.card.is_demo,
         },
         "warning": "demo weights trained on phantoms; for no clinical use" if bundle.card.is_demo else "research use",
+        "remarks": list(remarks),
         "seconds": {step: round(value, 4) for step, value in seconds.items()},
         **summarise(findings),
         "findings": [asdict(finding) for finding in findings],
@@ -444,9 +478,22 @@ def _write_findings(
 def read_findings(path: Path) -> tuple[Finding, ...]:
     """The findings that `segment` left. Raises ObjectError where they are missing or of another form."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Finding(**{name: _tuples(value) for name, value in item.items()}) for item in content["findings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        items = _content(path)["findings"]
+        return tuple(Finding(**{name: _tuples(value) for name, value in item.items()}) for item in items)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
+
+
+def read_remarks(path: Path) -> tuple[str, ...]:
+    """What the engine had to say of the run. Raises ObjectError where the file is missing or no JSON."""
+    # a file of an earlier version has none
+    return tuple(map(str, _content(path).get("remarks", ())))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.card import BundleCard, BundleProblem, Card, read_card
+from model.card import AnyInput, BundleCard, BundleProblem, Card, read_card
 from node.config import Config
 from node.config_routes import Evidence, Route
 from node.errors import BundleError, ConfigurationError
@@ -18,7 +18,7 @@ from node.yaml_file import line_of, parse_yaml
 __all__ = ["BundleCard", "bundle_card", "cards_of"]
 
 # what routes.yaml calls a weighting → what a card calls it
-_CARD_WEIGHTING = {"dwi": "dwi-trace", "t2": "t2", "ct": "ct"}
+CARD_WEIGHTING = {"dwi": "dwi-trace", "t2": "t2", "t1": "t1", "ct": "ct"}
 
 
 def bundle_card(path: Path) -> BundleCard:
@@ -60,22 +60,38 @@ def _misfits(route: Route, card: Card) -> list[str]:
         faults.append(
             f"finding {route.finding} needs a bundle for clinical use, its card says {card.intended_use}; write lesion"
         )
-    if len(route.needs) > 1:
-        faults.append(f"it reads one image, the route has the roles {', '.join(route.needs)}; keep one of them")
+    given = card_roles(route, card)
+    if given is None:
+        return [
+            *faults,
+            f"it reads {' and '.join(card.roles)}, the route has the roles {', '.join(route.needs)}; "
+            f"name {'those' if len(card.roles) > 1 else 'one'}",
+        ]
     for role, evidence in route.needs.items():
-        faults += [f"needs.{role}: {fault}" for fault in _input_misfits(evidence, card)]
+        faults += [f"needs.{role}: {fault}" for fault in _input_misfits(evidence, card, given[role])]
     return faults
 
 
-def _input_misfits(evidence: Evidence, card: Card) -> list[str]:
-    asked, given = evidence, card.input
+def card_roles(route: Route, card: Card) -> Mapping[str, str] | None:
+    """The route's role → the card's role; None where they do not go together. A lone role may have any name."""
+    if len(route.needs) == len(card.roles) == 1:
+        return dict(zip(route.needs, card.roles, strict=True))
+    return {role: role for role in route.needs} if set(route.needs) == set(card.roles) else None
+
+
+def card_spec(evidence: Evidence, card: Card, role: str) -> AnyInput:
+    """What the card's role is fed for an image that the route describes so. Raises KeyError in words."""
+    return card.spec(role, CARD_WEIGHTING[evidence.weighting], evidence.contrast_phase)
+
+
+def _input_misfits(evidence: Evidence, card: Card, role: str) -> list[str]:
+    try:
+        given = card_spec(evidence, card, role)
+    except KeyError as error:
+        return [str(error.args[0])]
     faults = []
-    if asked.modality != given.modality:
-        faults.append(f"modality {asked.modality}, but the bundle reads {given.modality}")
-    if _CARD_WEIGHTING.get(asked.weighting) != given.weighting:
-        faults.append(f"weighting {asked.weighting}, but the bundle reads {given.weighting}")
     if given.b_value_s_mm2 is not None:
-        low, high = asked.b_value_s_mm2 or (0.0, float("inf"))
+        low, high = evidence.b_value_s_mm2 or (0.0, float("inf"))
         if low < given.b_value_s_mm2[0] or high > given.b_value_s_mm2[1]:
             faults.append(
                 f"b_value_s_mm2 {[low, high]} is wider than the bundle's {list(given.b_value_s_mm2)}; narrow it"

@@ -180,6 +180,23 @@ class JobOrder:
 
 
 @dataclass(frozen=True)
+class GivenImage:
+    """One role's volume file for the engine, and what kind of image it is in the words of the bundle's card."""
+
+    volume: Path
+    weighting: str
+    phase: str | None = None
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the engine tells of a run beside the probabilities: seconds per step, and sentences for the reader."""
+
+    seconds: dict[str, float]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ResultObject:
     """An encoded DICOM result awaiting delivery. Written once, sent byte for byte, however often."""
 

@@ -12,11 +12,13 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from node.domain import GivenImage, Inference
 from node.errors import InferenceError, VolumeRefusal
 
 log = logging.getLogger(__name__)
@@ -63,14 +65,16 @@ class EngineProcess:
         """Load these bundles' engines now, so that the first study does not wait. Raises InferenceError."""
         self._ask({"warm": [str(bundle) for bundle in bundles]})
 
-    def segment(self, bundle: Path, volume: Path, out: Path) -> dict[str, float]:
-        """Run the bundle's network on the volume file; the probability lies at `out` when this returns.
+    def segment(self, bundle: Path, images: Mapping[str, GivenImage], out: Path) -> Inference:
+        """Run the bundle's network on volume files, one a role; the probability lies at `out` when this returns.
 
-        Returns the seconds per step. Raises InferenceError (worth a retry: lost child, time-out, memory) or
-        VolumeRefusal or InferenceRefusal (the volume or the bundle cannot be used).
+        Raises InferenceError (worth a retry: lost child, time-out, memory) or VolumeRefusal or InferenceRefusal (the
+        images or the bundle cannot be used).
         """
-        answer = self._ask({"bundle": str(bundle), "volume": str(volume), "out": str(out)})
-        return {str(step): float(seconds) for step, seconds in answer.get("seconds", {}).items()}
+        given = {role: {**asdict(image), "volume": str(image.volume)} for role, image in images.items()}
+        answer = self._ask({"bundle": str(bundle), "images": given, "out": str(out)})
+        seconds = {str(step): float(value) for step, value in answer.get("seconds", {}).items()}
+        return Inference(seconds, tuple(map(str, answer.get("remarks", ()))))
 
     def close(self) -> None:
         """End the child: it leaves at the end of its input, or is killed after 5 s."""

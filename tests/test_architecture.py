@@ -63,7 +63,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("node.database", "node.tables", "node.migrations", "node.studies", "node.jobs"),
     "alembic": ("node.database", "node.migrations"),
     "psycopg": ("node.database", "node.jobs"),
-    "ruamel": ("node.yaml_file", "node.demo"),  # the demo writes a configuration
+    "ruamel": ("node.yaml_file", "node.demo", "model.training.recipe"),  # the demo writes a configuration
     "pydantic": ("node.config", "node.yaml_file", "model"),
     "typer": ("node.cli", "model.cli"),
 }

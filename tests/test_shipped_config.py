@@ -51,7 +51,7 @@ def test_a_bundle_that_is_not_there_is_told_with_the_line_that_names_it() -> Non
 def test_a_route_with_more_roles_than_its_bundle_reads_is_told(config: Config) -> None:
     route = config.routes[0]
     pair = route.model_copy(update={"needs": {"dwi": route.needs["image"], "again": route.needs["image"]}})
-    with pytest.raises(ConfigurationError, match="it reads one image, the route has the roles dwi, again"):
+    with pytest.raises(ConfigurationError, match="it reads image, the route has the roles dwi, again; name one"):
         cards_of(replace(config, routes=(pair,)))
 
 

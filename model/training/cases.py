@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import phantom as phantom_module
-from model.card import InputSpec
+from model.card import PlanarInput
 from model.phantom import GEOMETRIES, NETWORK_B_VALUE, Geometry, make_phantom
 from model.preprocess import intake
 
@@ -51,7 +51,7 @@ class Slices:
         """Indices of the slices that hold no part of any lesion."""
         return np.flatnonzero(self.shares_NHW.max(axis=(1, 2)) == 0)
 
-    def channels(self, chosen_B: NDArray[np.int64], spec: InputSpec) -> Tensor:
+    def channels(self, chosen_B: NDArray[np.int64], spec: PlanarInput) -> Tensor:
         """Pictures (B, channels, S, S) as the engine makes them: replicated, or with neighbours of the same case."""
         if spec.context == 0:
             pictures = torch.from_numpy(self.pictures_NHW[chosen_B]).float()[:, None] / 255
@@ -68,7 +68,7 @@ class Slices:
 
 def training_slices(
     condition: str,
-    spec: InputSpec,
+    spec: PlanarInput,
     seeds: Sequence[int],
     cache: Path,
     *,
@@ -88,7 +88,7 @@ def training_slices(
     return _load([folder / f"{seed}.npz" for seed in seeds])
 
 
-def draw_case(condition: str, seed: int, spec: InputSpec, folder: Path) -> None:
+def draw_case(condition: str, seed: int, spec: PlanarInput, folder: Path) -> None:
     """Draw phantom `seed` and keep its slices as `<seed>.npz`, whole or not at all."""
     torch.set_num_threads(1)
     b_values = (NETWORK_B_VALUE,) if condition.endswith("dwi") else None
@@ -129,7 +129,7 @@ def training_geometry(condition: str, seed: int) -> Geometry:
     )
 
 
-def fingerprint(spec: InputSpec) -> str:
+def fingerprint(spec: PlanarInput) -> str:
     """Changes with the phantoms' source and with what the network is fed: an old cache is never mistaken for new."""
     digest = hashlib.sha256(spec.model_dump_json().encode())
     here = Path(phantom_module.__file__).parent

@@ -18,18 +18,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.bundle import Bundle, load_bundle, save_bundle
-from model.card import Card, InputSpec, OutputSpec, TrainingStatement
-from model.engine import Engine, has_bf16
+from model.bundle import Bundle, add_probe, load_bundle, save_bundle
+from model.card import Card, OutputSpec, PlanarInput, TrainingStatement
+from model.engine import Engine
 from model.evaluate import Exam, exams
 from model.findings import label_lesions, reaches
+from model.hardware import has_bf16
 from model.metrics import Overlap
 from model.networks import build_network
+from model.pipeline import Placed
+from model.runner import Runner
 from model.training.augment import apply, draw
 from model.training.cases import FIRST_VALIDATION_SEED, Slices, training_slices
 from model.training.demo_card import draft_card, input_spec
+from model.training.demo_recipes import DemoRecipe, Stage
 from model.training.losses import pooled_loss
-from model.training.recipes import DemoRecipe, Stage
+from model.training.probes import planar_probe
 from model.volume import Float, Half
 
 
@@ -48,6 +52,7 @@ PEAKS = (0.0, 0.8, 0.9, 0.95)
 MINIMUMS_ML = (0.0, 0.1, 0.2, 0.4, 0.52)
 """0.52 ml is a sphere of 10 mm, the smallest lesion that RECIST 1.1 calls measurable."""
 FEWEST_VOXELS = 3
+PROBE_CASES = 12
 
 Heard = Callable[[str, int, int, float], None]
 """Called with (phase, done, of, latest value): what a progress bar needs."""
@@ -79,11 +84,18 @@ def train_demo(
         minimum_lesion_voxels=FEWEST_VOXELS,
     )
     card = draft.model_copy(update={"output": output})
-    return save_bundle(out / card.name, card, network.state_dict())
+    return with_probe(save_bundle(out / card.name, card, network.state_dict()), condition, workers)
+
+
+def with_probe(bundle: Bundle, condition: str, workers: int) -> Bundle:
+    """The bundle with a probe from the first validation phantoms."""
+    seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + PROBE_CASES)
+    studies = ({"image": Placed(bundle.card.input, exam.image)} for exam in exams(condition, seeds, workers))
+    return add_probe(bundle, planar_probe(Runner(bundle, torch.device("cpu")), studies))
 
 
 def draw_training_slices(
-    condition: str, spec: InputSpec, recipe: DemoRecipe, *, cache: Path, workers: int, heard: Heard
+    condition: str, spec: PlanarInput, recipe: DemoRecipe, *, cache: Path, workers: int, heard: Heard
 ) -> Slices:
     """Slices of the recipe's training cases, seeds 0, 1, …"""
     drawn = 0
@@ -116,7 +128,7 @@ def he_normal(network: nn.Module, seed: int) -> nn.Module:
     return network
 
 
-def fit(network: nn.Module, slices: Slices, spec: InputSpec, recipe: DemoRecipe, heard: Heard) -> nn.Module:
+def fit(network: nn.Module, slices: Slices, spec: PlanarInput, recipe: DemoRecipe, heard: Heard) -> nn.Module:
     """The trained network in evaluation mode: a stage on all slices, then those on hard ones."""
     network = take_steps(network, slices, spec, recipe, recipe.first, heard)
     for stage in recipe.hard:
@@ -130,7 +142,7 @@ def fit(network: nn.Module, slices: Slices, spec: InputSpec, recipe: DemoRecipe,
 def take_steps(
     network: nn.Module,
     slices: Slices,
-    spec: InputSpec,
+    spec: PlanarInput,
     recipe: DemoRecipe,
     stage: Stage,
     heard: Heard,
@@ -166,7 +178,7 @@ def learning_rate(step: int, stage: Stage) -> float:
 
 
 def batches(
-    slices: Slices, spec: InputSpec, recipe: DemoRecipe, stage: Stage, hardness: NDArray[np.float64] | None = None
+    slices: Slices, spec: PlanarInput, recipe: DemoRecipe, stage: Stage, hardness: NDArray[np.float64] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """A stage's augmented batches: normalised images (B, channels, S, S) and soft targets (B, 1, S, S).
 
@@ -192,7 +204,7 @@ def batches(
 
 @torch.no_grad()
 def lesion_found(
-    network: nn.Module, slices: Slices, chosen_N: NDArray[np.int64], spec: InputSpec, batch: int, heard: Heard
+    network: nn.Module, slices: Slices, chosen_N: NDArray[np.int64], spec: PlanarInput, batch: int, heard: Heard
 ) -> NDArray[np.float64]:
     """How many pixels of each chosen slice the network takes for lesion, and a little for those where it finds none."""
     mean, std = _normalisation(spec)
@@ -209,7 +221,7 @@ def lesion_found(
     return pixels
 
 
-def _normalisation(spec: InputSpec) -> tuple[Tensor, Tensor]:
+def _normalisation(spec: PlanarInput) -> tuple[Tensor, Tensor]:
     return torch.tensor(spec.mean).view(1, -1, 1, 1), torch.tensor(spec.std).view(1, -1, 1, 1)
 
 

@@ -17,10 +17,10 @@ from model.card import (
     Card,
     HuWindow,
     InferenceSpec,
-    InputSpec,
     NetworkSpec,
     OutputSpec,
     Percentiles,
+    PlanarInput,
     TrainingStatement,
 )
 from model.networks import build_network
@@ -63,9 +63,9 @@ def bundle_name(condition: str) -> str:
     return f"demo-{condition}"
 
 
-def input_spec(condition: str, size: int = DEMO_SIZE) -> InputSpec:
+def input_spec(condition: str, size: int = DEMO_SIZE) -> PlanarInput:
     """What a network for `condition` is fed. Raises KeyError for an unknown condition."""
-    return InputSpec(size=size, **_INPUTS[_INPUT_OF_CONDITION[condition]])
+    return PlanarInput(size=size, **_INPUTS[_INPUT_OF_CONDITION[condition]])
 
 
 def draft_card(
@@ -86,7 +86,7 @@ def draft_card(
         sha256=UNSAVED_SHA256,
         network=NetworkSpec(id="unetpp", kwargs={"width": width}),
         conditions=(condition,),
-        input=input_spec(condition, size),
+        inputs=(input_spec(condition, size),),
         output=output or OutputSpec(),
         inference=InferenceSpec(),
         training=training,
@@ -105,7 +105,7 @@ def save_untrained_bundle(path: Path, condition: str, *, width: float = 0.125, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(card.network.id, card.network.kwargs)
-        _settle_norms(network, torch.randn(4, card.input.channels, size, size))
+        _settle_norms(network, torch.randn(4, input_spec(condition).channels, size, size))
     return save_bundle(path, card, network.state_dict())
 
 

@@ -65,11 +65,13 @@ def check_objects(
     mask: Mask,
     findings: Sequence[Finding],
     tracking: Sequence[Tracking],
+    others: Sequence[SourceVolume] = (),
 ) -> None:
     """Compare the files with what they were encoded from; either file may be absent from a route's outputs.
 
     Patient and order are those of `source`, segments and their places those of `mask`, the reported numbers those of
-    `findings`, in the units of `context.terms`; names are those of `tracking`, and the wording is the context's.
+    `findings`, in the units of `context.terms`; names are those of `tracking`, and the wording is the context's. What
+    was read is `source` and `others`.
     Raises ObjectError at the first difference.
     """
     try:
@@ -78,7 +80,7 @@ def check_objects(
         if seg is not None:
             _check_segmentation(seg, context, source, mask, tracking)
         if sr is not None:
-            _check_report(sr, seg, context, source, findings, tracking)
+            _check_report(sr, seg, context, source, others, findings, tracking)
     except PARSE_FAULTS as error:
         raise ObjectError(f"a written object cannot be read back ({type(error).__name__})") from error
 
@@ -257,6 +259,7 @@ def _check_report(
     seg: Dataset | None,
     context: EncodeContext,
     source: SourceVolume,
+    others: Sequence[SourceVolume],
     findings: Sequence[Finding],
     tracking: Sequence[Tracking],
 ) -> None:
@@ -279,7 +282,7 @@ def _check_report(
         _check_numbers(group, _lesion_numbers(context, finding, source.b_value_s_mm2), f"lesion {finding.number}")
     _check_numbers(groups[-1], _study_numbers(context, findings), "the study")
     _require(all(_tells_derivation(group, source) for group in groups), "how the analysed image was derived")
-    _check_evidence(sr, seg, source)
+    _check_evidence(sr, seg, source, others)
 
 
 def _tells_derivation(group: Dataset, source: SourceVolume) -> bool:
@@ -370,8 +373,8 @@ def _derivation(item: Dataset) -> tuple[_Code, ...]:
     )
 
 
-def _check_evidence(sr: Dataset, seg: Dataset | None, source: SourceVolume) -> None:
-    expected = {item.sop_instance_uid for item in source.every_slice}
+def _check_evidence(sr: Dataset, seg: Dataset | None, source: SourceVolume, others: Sequence[SourceVolume]) -> None:
+    expected = {item.sop_instance_uid for read in (source, *others) for item in read.every_slice}
     _require(_evidence(sr) == expected | ({seg.SOPInstanceUID} if seg is not None else set()), "evidence of the report")
 
 

@@ -82,6 +82,8 @@ class EncodeContext:
     run: int = 1
     predecessor: Predecessor | None = None
     uid_root: str | None = None
+    remarks: tuple[str, ...] = ()
+    """Sentences on the analysis that a reader of the report should know."""
 
     def __post_init__(self) -> None:
         if self.content_datetime.tzinfo is None:

@@ -25,19 +25,23 @@ _POSITION = (
 )
 
 
-def insert_image_library(report: Dataset, source: SourceVolume) -> None:
-    """Put the image library before the measurements: one group with what all images share (TID 1602), the images.
+def insert_image_library(report: Dataset, sources: Sequence[SourceVolume]) -> None:
+    """Put the image library before the measurements: a group a source with what its images share (TID 1602), and them.
 
     The library's own class repeats sixteen descriptors for each image, and costs 7 ms an image to build, copy and
     search; what images share belongs to the group, and their positions stand in the images. So it is put into the
     finished document, whose evidence has all of them anyway.
     """
+    library = _container(codes.DCM.ImageLibrary, [_group(source) for source in sources])
+    *before, measurements = report.ContentSequence
+    report.ContentSequence = [*before, library, measurements]
+
+
+def _group(source: SourceVolume) -> Dataset:
     descriptors = hd.ImageLibraryEntryDescriptors(plain_headers(source)[0])
     shared = [item for item in descriptors if item.name not in _POSITION]
     images = [_image(*_reference(refs)) for refs in by_instance(source.every_slice)]
-    library = _container(codes.DCM.ImageLibrary, [_container(codes.DCM.ImageLibraryGroup, [*shared, *images])])
-    *before, measurements = report.ContentSequence
-    report.ContentSequence = [*before, library, measurements]
+    return _container(codes.DCM.ImageLibraryGroup, [*shared, *images])
 
 
 def _container(name: Code, content: list[Dataset]) -> Dataset:

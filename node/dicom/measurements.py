@@ -80,7 +80,11 @@ def assessment_group(context: EncodeContext, findings: Sequence[Finding], deriva
         time_point_context=_time_point(context),
         measurements=measurements,
     )
-    told = ("" if findings else NOTHING_FOUND, f"Analysed: the {derivation}." if derivation else "")
+    told = (
+        "" if findings else NOTHING_FOUND,
+        f"Analysed: the {derivation}." if derivation else "",
+        *(f"{remark[:1].upper()}{remark[1:]}." for remark in context.remarks),
+    )
     return _commented(group, context, " ".join(part for part in told if part))
 
 

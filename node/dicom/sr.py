@@ -40,9 +40,10 @@ def encode_sr(
     path: Path,
     *,
     seg: ResultObject | None,
+    others: Sequence[SourceVolume] = (),
 ) -> ResultObject:
     """Write the report to `path`. `seg` is the segmentation it points at: None where no lesion was found, or where
-    the route makes none.
+    the route makes none. `others` are what the network read beside the source.
 
     Raises ObjectError where findings, tracking and mask do not belong together.
     """
@@ -61,14 +62,15 @@ def encode_sr(
         for finding, tracked, sources in zip(findings, tracking, lesion_sources(mask.labels_DHW, source), strict=True)
     ]
     items = [
-        evidence_item(source.header, refs[0].sop_class_uid, refs[0].sop_instance_uid)
-        for refs in by_instance(source.every_slice)
+        evidence_item(read.header, refs[0].sop_class_uid, refs[0].sop_instance_uid)
+        for read in (source, *others)
+        for refs in by_instance(read.every_slice)
     ]
     if seg is not None:
         items.append(evidence(source.study_uid, context.series_uid("seg"), seg.sop_class_uid, seg.sop_instance_uid))
     report = _report(context, source.header, [*groups, assessment_group(context, findings, source.derivation)])
     dataset = _document(context, source.header, report, items)
-    insert_image_library(dataset, source)
+    insert_image_library(dataset, [source, *others])
     return write_object(dataset, path, "sr")
 
 

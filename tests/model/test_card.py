@@ -19,7 +19,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         *parents, last = dotted.split("__")
         place = card
         for parent in parents:
-            place = place[parent]
+            place = place[0] if parent == "first" else place[parent]
         place[last] = value
     return card
 
@@ -47,13 +47,13 @@ def test_untrained_weights_are_demo_weights_even_if_the_card_speaks_of_patients(
     [
         ({"intended_use": "clinical"}, "trained on patients"),
         ({"colour": "red"}, "Extra inputs"),
-        ({"input__mean": [0.5]}, "one a channel"),
-        ({"input__b_value_s_mm2": None}, "b_value"),
-        ({"input__modality": "CT"}, "contradict"),
-        ({"input__context": 2}, "channels"),
+        ({"inputs__first__mean": [0.5]}, "one a channel"),
+        ({"inputs__first__b_value_s_mm2": None}, "b_value"),
+        ({"inputs__first__modality": "CT"}, "contradict"),
+        ({"inputs__first__context": 2}, "channels"),
         ({"output__threshold": 1.0}, "less than 1"),
         ({"sha256": "abc"}, "pattern"),
-        ({"input__scaling": {"kind": "percentiles", "low": 99, "high": 1}}, "not below"),
+        ({"inputs__first__scaling": {"kind": "percentiles", "low": 99, "high": 1}}, "not below"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(changes: dict[str, Any], complaint: str) -> None:

@@ -10,7 +10,9 @@ import torch
 
 from model.body import body_of
 from model.bundle import Bundle
-from model.engine import Engine, VolumeProblem, choose_device, probe_images, with_context
+from model.engine import Engine, VolumeProblem
+from model.hardware import choose_device
+from model.planar import with_context
 from model.preprocess import Framing, intake
 from model.volume import Volume
 
@@ -31,7 +33,7 @@ def test_the_answer_is_a_probability_on_the_native_grid(engine: Engine, axial_vo
     assert answer.probability_DHW.shape == volume.array_DHW.shape
     assert answer.probability_DHW.dtype == np.float16
     assert 0 <= answer.probability_DHW.min() < answer.probability_DHW.max() <= 1
-    assert set(answer.seconds) == {"prepare", "forward", "restore"}
+    assert set(answer.seconds) == {"place", "prepare", "forward", "restore"}
 
 
 def test_the_volume_is_left_as_it_was(engine: Engine, axial_volume: Callable[..., Volume]) -> None:
@@ -91,8 +93,8 @@ def test_a_ct_is_clipped_to_its_window(ct_engine: Engine, axial_volume: Callable
 
 def test_bf16_and_fp32_agree_on_the_probe(engine: Engine) -> None:
     with torch.inference_mode():
-        probe = probe_images(engine.card.input)
-        exact, quick = engine._forward(probe, torch.float32), engine._forward(probe, torch.bfloat16)
+        probe = engine._pipeline.probe(None)
+        exact, quick = (engine._runner(probe, None, precision) for precision in (torch.float32, torch.bfloat16))
     assert 0 < float((exact - quick).abs().mean()) < 0.005
 
 

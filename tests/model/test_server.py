@@ -72,10 +72,11 @@ def child() -> Iterator[Child]:
 def request_of(
     untrained_bundle: Bundle, tmp_path: Path, axial_volume: Callable[..., Volume]
 ) -> Callable[..., dict[str, Any]]:
-    def make(request_id: int = 1, **changes: str) -> dict[str, Any]:
+    def make(request_id: int = 1, volume: str | None = None, **changes: str) -> dict[str, Any]:
         write_volume(tmp_path / "volume.npy", axial_volume())
-        files = {"bundle": untrained_bundle.path, "volume": tmp_path / "volume.npy", "out": tmp_path / "out.npy"}
-        return {"id": request_id, **{k: str(v) for k, v in files.items()}, **changes}
+        images = {"image": {"volume": volume or str(tmp_path / "volume.npy"), "weighting": "dwi-trace", "phase": None}}
+        files = {"bundle": untrained_bundle.path, "out": tmp_path / "out.npy"}
+        return {"id": request_id, "images": images, **{k: str(v) for k, v in files.items()}, **changes}
 
     return make
 
@@ -93,7 +94,7 @@ def test_its_answer_is_the_engines_answer(
     request = request_of(5)
     answer = child.ask(request)
     assert (answer["id"], answer["ok"]) == (5, True)
-    assert set(answer["seconds"]) == {"load", "read", "prepare", "forward", "restore", "write"}
+    assert set(answer["seconds"]) == {"load", "read", "place", "prepare", "forward", "restore", "write"}
     expected = Engine(untrained_bundle, "cpu", threads=1).segment(axial_volume()).probability_DHW
     assert np.array_equal(read_probability(Path(request["out"])), expected)
 
@@ -138,12 +139,21 @@ def test_a_failure_is_an_answer_with_its_kind_and_the_next_request_is_served(
     assert child.ask(request_of())["ok"]
 
 
+def test_an_image_that_the_bundle_does_not_read_is_refused(
+    child: Child, request_of: Callable[..., dict[str, Any]]
+) -> None:
+    request = request_of()
+    request["images"]["image"]["weighting"] = "t2"
+    answer = child.ask(request)
+    assert (answer["kind"], "takes no t2" in answer["reason"]) == ("bad-volume", True)
+
+
 def test_a_constant_volume_is_a_bad_volume(
     child: Child, request_of: Callable[..., dict[str, Any]], axial_volume: Callable[..., Volume]
 ) -> None:
     request = request_of()
     flat = axial_volume()
-    write_volume(Path(request["volume"]), flat.with_array(np.zeros_like(flat.array_DHW)))
+    write_volume(Path(request["images"]["image"]["volume"]), flat.with_array(np.zeros_like(flat.array_DHW)))
     answer = child.ask(request)
     assert (answer["kind"], "same value" in answer["reason"]) == ("bad-volume", True)
     assert not Path(request["out"]).exists()

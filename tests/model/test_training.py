@@ -13,13 +13,14 @@ from torch import nn
 
 from model.bundle import load_bundle
 from model.card import OutputSpec
-from model.engine import with_context
 from model.evaluate import FIRST_EVALUATION_SEED, draw_exam
 from model.findings import find_lesions
 from model.metrics import Overlap
 from model.networks import build_network
 from model.phantom import GEOMETRIES, make_phantom
+from model.planar import with_context
 from model.preprocess import intake
+from model.probe import PROBE_NAME
 from model.training import demo
 from model.training.augment import AugmentRanges
 from model.training.cases import (
@@ -31,7 +32,7 @@ from model.training.cases import (
 )
 from model.training.demo import batches, fit, he_normal, learning_rate
 from model.training.demo_card import DEMO_CONDITIONS, input_spec
-from model.training.recipes import RECIPES, DemoRecipe, Stage
+from model.training.demo_recipes import RECIPES, DemoRecipe, Stage
 
 STILL = AugmentRanges(*[0.0] * 8)
 
@@ -195,4 +196,5 @@ def test_a_bundle_comes_out_of_the_whole_path(tmp_path: Path) -> None:
     assert card.output.threshold in demo.THRESHOLDS
     assert card.metrics == {}
     assert heard == {"phantoms", "training", "search of hard slices", "hard slices", "operating point"}
-    assert sum(f.stat().st_size for f in bundle.path.iterdir()) < 1.25e6
+    assert bundle.weights_path.stat().st_size < 1.25e6
+    assert (bundle.path / PROBE_NAME).stat().st_size < 150_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from node.analysis import Analysis, OfflineLedger
 from node.bundles import bundle_card
 from node.dicom.check import check_refusal
 from node.dicom.header import read_header
-from node.domain import InstanceRef, JobOrder, RoleInput, TimePoint
+from node.domain import GivenImage, Inference, InstanceRef, JobOrder, RoleInput, TimePoint
 from node.errors import InferenceError, NodeError, ObjectError, VolumeRefusal
 from simulator.modality import write_series
 from tests.serving import write_config
@@ -31,7 +31,7 @@ class Unable:
     def __init__(self, error: NodeError) -> None:
         self._error = error
 
-    def segment(self, bundle: Path, volume: Path, out: Path) -> dict[str, float]:
+    def segment(self, bundle: Path, images: Mapping[str, GivenImage], out: Path) -> Inference:
         raise self._error
 
 
