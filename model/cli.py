@@ -134,6 +134,61 @@ def campaign(
         raise typer.Exit(1)
 
 
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or one of those that `recipes` lists.")],
+    out: OutOption = BUNDLES,
+    run: Annotated[
+        Path | None, typer.Option(help="Where the training's state is kept; begun again, it goes on from there.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Where prepared slices are kept.")] = RUNS / "slices",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: WorkersOption = 2,
+) -> None:
+    """Train by a recipe and write the bundle, its run card and the curve. Killed, it goes on where it was; under
+    `torchrun` every process takes its part of each batch."""
+    from model.bundle import load_bundle
+    from model.hardware import choose_device
+    from model.training.distributed import join_world, leave_world
+    from model.training.journal import draw_curve
+    from model.training.loop import Training
+    from model.training.publish import publish, write_run_card
+    from model.training.recipe import find_recipe, read_recipe
+
+    wanted = read_recipe(find_recipe(recipe))
+    folder = run or RUNS / "training" / wanted.name
+    begun = load_bundle(_beginning(wanted.start, out)).state_dict() if wanted.start else None
+    world = join_world(choose_device(device))
+    with _progress(wanted.name) as heard:
+        training = Training(
+            wanted, folder, cache=cache, workers=workers, device=device, world=world, begun=begun, heard=heard
+        )
+        trained = training.run()
+        if world.is_first:
+            bundle = publish(wanted, trained, out, workers=workers, heard=heard)
+            draw_curve(folder)
+            console.print(write_run_card(folder, wanted, trained, bundle).read_text(encoding="utf-8"))
+            console.print(f"bundle: {bundle.path}    run: {folder}")
+    leave_world(world)
+
+
+def _beginning(start: str, out: Path) -> Path:
+    """A folder by its path, or a bundle of that name beside the one that is written."""
+    return Path(start) if (Path(start) / "card.json").exists() else out / start
+
+
+@app.command("recipes")
+def list_recipes() -> None:
+    """The recipes that ship."""
+    from model.training.recipe import RECIPES_FOLDER, read_recipe
+
+    table = Table("recipe", "system", "profile", "scheme", "network", "title")
+    for path in sorted(RECIPES_FOLDER.glob("*.yaml")):
+        found = read_recipe(path)
+        table.add_row(path.stem, found.system, found.profile, found.scheme, found.network.id, found.title)
+    console.print(table)
+
+
 @app.command("list")
 def list_bundles(bundles: Annotated[Path, typer.Argument(help="Folder of bundles.")] = BUNDLES) -> None:
     """What lies in a folder of bundles, and whether it may be used."""
@@ -205,8 +260,16 @@ def _progress(title: str) -> Iterator[Callable[[str, int, int, float], None]]:
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script: what a user can mend is one sentence, exit code 2."""
+    from model.card import BundleProblem
+    from model.cases import CaseProblem
+    from model.problems import RecipeProblem, TrainingProblem
+
+    try:
+        app()
+    except (BundleProblem, CaseProblem, RecipeProblem, TrainingProblem) as problem:
+        console.print(f"[red]{problem}[/red]", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from problem
 
 
 if __name__ == "__main__":

@@ -100,6 +100,11 @@ class Engine:
                 self._runner(self._probe, code)
         return time.perf_counter() - started
 
+    def place(self, images: Volume | Mapping[str, Fed]) -> list[Placed]:
+        """Each role's image on the primary grid as the network is to see it, in its order. Raises VolumeProblem."""
+        given = self._given(images)
+        return self._placed(given, given[self.card.roles[0]].volume)
+
     def _segment(self, given: Mapping[str, Fed], buffer: Buffer | None, remarks: list[str]) -> Segmentation:
         watch = Stopwatch(self.device)
         primary = given[self.card.roles[0]].volume

@@ -90,7 +90,7 @@ def train_demo(
 def with_probe(bundle: Bundle, condition: str, workers: int) -> Bundle:
     """The bundle with a probe from the first validation phantoms."""
     seeds = range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + PROBE_CASES)
-    studies = ({"image": Placed(bundle.card.input, exam.image)} for exam in exams(condition, seeds, workers))
+    studies = ([Placed(bundle.card.input, exam.image)] for exam in exams(condition, seeds, workers))
     return add_probe(bundle, planar_probe(Runner(bundle, torch.device("cpu")), studies))
 
 

@@ -8,6 +8,8 @@ The feature constraint L_D joins L_G as a further term of its own; nothing here 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -38,3 +40,25 @@ def pooled_loss(logits_BKHW: Tensor, target_BKHW: Tensor) -> Tensor:
     probability = torch.sigmoid(logits)
     total = probability.sum() + target_BKHW.sum()
     return POOLED_BCE_WEIGHT * bce + 1 - (2 * (probability * target_BKHW).sum() + 1) / (total + 1)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, Loss] = {
+    "published": generator_loss,
+    "pooled": pooled_loss,
+}
+"""A recipe's `loss` is a key of it."""
+
+
+def with_deep_supervision(loss: Loss, heads: Sequence[Tensor], target_BKHW: Tensor) -> Tensor:
+    """The mean loss of heads at the target's size; of smaller ones each counts half of the one above, the smallest not
+    (nnU-Net's weights 1/2^i, normalised), against the target averaged to their size."""
+    if all(head.shape[2:] == target_BKHW.shape[2:] for head in heads):
+        return torch.stack([loss(head, target_BKHW) for head in heads]).mean()
+    weights = [0.5**i for i in range(len(heads) - 1)]
+    terms = [
+        weight * loss(head, functional.interpolate(target_BKHW, head.shape[2:], mode="area"))
+        for weight, head in zip(weights, heads[:-1], strict=True)
+    ]
+    return torch.stack(terms).sum() / sum(weights)

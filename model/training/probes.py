@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,16 +16,15 @@ from model.runner import Runner
 SLICES = 8
 
 
-def planar_probe(runner: Runner, studies: Iterable[Mapping[str, Placed]]) -> dict[str, NDArray[np.uint8]]:
-    """Of all studies (role → image on the primary grid) the run of slices with most pixels at the threshold or above.
+def planar_probe(runner: Runner, studies: Iterable[Sequence[Placed]]) -> dict[str, NDArray[np.uint8]]:
+    """Of all studies (one image a role, on one grid) the run of slices in which most pixels reach the threshold.
 
     Raises ValueError without any study.
     """
     card, pipeline = runner.card, PlanarPipeline(runner)
     best: tuple[int, dict[str, NDArray[np.uint8]]] | None = None
     with torch.inference_mode():
-        for study in studies:
-            placed = [study[role] for role in card.roles]
+        for placed in studies:
             seen = pipeline.prepare(placed)
             maps_D1HW = pipeline.forward(seen, placed[0].spec.modality_code)
             first, found = _fullest(maps_D1HW, card)

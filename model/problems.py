@@ -1,0 +1,11 @@
+"""What goes wrong in a training for reasons that its user can mend; the message says what and how."""
+
+from __future__ import annotations
+
+
+class RecipeProblem(Exception):
+    """A recipe cannot be used; the message names the file, the key and what is expected."""
+
+
+class TrainingProblem(Exception):
+    """A training cannot go on; the message says what is missing and what to do."""

@@ -1,0 +1,43 @@
+"""One way to train per file; `SCHEMES` names them. A recipe's `scheme` is a key of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.training.batches import PlanarBatch
+from model.training.distributed import World
+from model.training.recipe import Recipe
+from model.training.schemes.supervised import SupervisedScheme
+
+
+class Scheme(Protocol):
+    """Networks and optimisers that take a step at a time, and can be put away and taken up again between steps."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The one that is served."""
+
+    def step(self, batches: Sequence[PlanarBatch], share: float) -> dict[str, float]:
+        """One optimiser step over batches that count as one; `share` (0 to 1) of the training is done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and numbers."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse."""
+
+
+Begun = Mapping[str, Tensor] | None
+
+SCHEMES: dict[str, Callable[[Recipe, torch.device, World, Begun], Scheme]] = {
+    "supervised": SupervisedScheme,
+}
+
+
+def build_scheme(recipe: Recipe, device: torch.device, world: World, begun: Begun = None) -> Scheme:
+    """The recipe's scheme before its first step. Raises ValueError for settings that it does not know."""
+    return SCHEMES[recipe.scheme](recipe, device, world, begun)

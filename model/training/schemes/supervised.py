@@ -1,0 +1,110 @@
+"""One network that learns from the truth alone: baselines, `best`, and CRLM-GAN without its constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from model.hardware import has_bf16
+from model.networks import build_network
+from model.training.batches import PlanarBatch
+from model.training.distributed import World
+from model.training.losses import LOSSES, with_deep_supervision
+from model.training.optimise import Average, he_normal, make_optimiser, rate_factor
+from model.training.recipe import Recipe
+
+
+@runtime_checkable
+class HasHeads(Protocol):
+    """A network with further heads that only training asks for."""
+
+    def heads(self, *images: Tensor) -> Sequence[Tensor]:
+        """Logits, finest first."""
+
+
+class SupervisedScheme:
+    """A network, its optimiser, and the moving average of its weights."""
+
+    def __init__(
+        self, recipe: Recipe, device: torch.device, world: World, begun: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """`begun`: weights to begin with, in place of random ones. Raises ValueError for settings that it has not."""
+        if recipe.settings:
+            raise ValueError(f"settings {', '.join(recipe.settings)}: the scheme supervised has none")
+        self._recipe, self._device, self._world = recipe, device, world
+        torch.manual_seed(recipe.seed)
+        network = build_network(recipe.network.id, recipe.network.kwargs)
+        network = he_normal(network) if recipe.initial == "he" else network
+        if begun is not None:
+            network.load_state_dict(begun)
+        # torch's stub of Module.to lacks memory_format
+        self.trained: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimiser = make_optimiser(self.trained.parameters(), recipe.optimiser)
+        self._average = Average(self.trained, recipe.average_decay) if recipe.average_decay else None
+        self._quick = recipe.precision == "auto" and has_bf16(device)
+        self._steps = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The one that is served."""
+        return self._average.network if self._average else self.trained
+
+    def step(self, batches: Sequence[PlanarBatch], share: float) -> dict[str, float]:
+        """One optimiser step over batches that count as one; `share` of the training is done. The loss terms."""
+        torch.manual_seed((self._recipe.seed + 1) * 1_000_003 + self._steps)  # dropout
+        self.trained.train()
+        self._optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            terms = self.terms(batch.to(self._device), share)
+            # torch's stub of backward is untyped
+            (sum(terms.values(), start=torch.zeros((), device=self._device)) / len(batches)).backward()  # type: ignore[no-untyped-call]
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.detach() / len(batches)
+        self._world.average_gradients(self.trained.parameters())
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._recipe.optimiser.learning_rate * rate_factor(self._recipe.schedule, share)
+        self._optimiser.step()
+        if self._average:
+            self._average.follow(self.trained, self._steps)
+        self._steps += 1
+        return {name: float(self._world.average(value)) for name, value in sums.items()}
+
+    def terms(self, batch: PlanarBatch, share: float) -> dict[str, Tensor]:
+        """The terms of the loss, whose sum is minimised."""
+        role = next(iter(batch.images))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._quick):
+            heads = self._heads(batch)
+        return {"segmentation": with_deep_supervision(LOSSES[self._recipe.loss], heads, batch.targets[role])}
+
+    def _heads(self, batch: PlanarBatch) -> Sequence[Tensor]:
+        """Logits, finest first; several where the network has further heads for training."""
+        images = list(batch.images.values())
+        if isinstance(self.trained, HasHeads) and has_deep_heads(self.trained):
+            return list(self.trained.heads(*images))
+        return [self.trained(*images)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "steps": self._steps,
+            "network": self.trained.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": self._average.network.state_dict() if self._average else {},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse."""
+        self._steps = int(state["steps"])
+        self.trained.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(dict(state["optimiser"]))
+        if self._average:
+            self._average.network.load_state_dict(state["average"])
+
+
+def has_deep_heads(network: object) -> bool:
+    """Its config asks for deep supervision."""
+    return bool(getattr(getattr(network, "config", None), "deep_supervision", False))
