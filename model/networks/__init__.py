@@ -7,15 +7,42 @@ from typing import Any
 
 from torch import nn
 
+from model.networks.resenc import ResEncConfig, ResEncUNet
+from model.networks.transunet import TransUNet, TransUNetConfig
 from model.networks.unetpp import UNetPlusPlus, UNetPlusPlusConfig
+
+
+def _segresnet(**kwargs: Any) -> nn.Module:
+    from model.networks.segresnet import SegResNet, SegResNetConfig  # brings MONAI, which takes seconds to import
+
+    return SegResNet(SegResNetConfig(**kwargs))
+
+
+def _dynunet(**kwargs: Any) -> nn.Module:
+    from model.networks.dynunet import DynUNet, DynUNetConfig  # brings MONAI too
+
+    return DynUNet(DynUNetConfig(**kwargs))
+
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unetpp": lambda **kwargs: UNetPlusPlus(UNetPlusPlusConfig(**kwargs)),
+    "segresnet": _segresnet,
+    "transunet": lambda **kwargs: TransUNet(TransUNetConfig(**kwargs)),
+    "dynunet": _dynunet,
+    "resenc": lambda **kwargs: ResEncUNet(ResEncConfig(**kwargs)),
 }
 
 
 def build_network(network_id: str, kwargs: dict[str, Any]) -> nn.Module:
-    """The network `network_id` with random weights. Raises KeyError for an unknown id, TypeError for unknown kwargs."""
+    """The network `network_id` with random weights.
+
+    Lists among the kwargs become tuples, for JSON has no other. Raises KeyError for an unknown id, TypeError for
+    unknown kwargs, ValueError where their values do not fit each other.
+    """
     if network_id not in NETWORKS:
         raise KeyError(f"no network is called {network_id!r}; there are: {', '.join(sorted(NETWORKS))}")
-    return NETWORKS[network_id](**kwargs)
+    return NETWORKS[network_id](**{name: _frozen(value) for name, value in kwargs.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -47,4 +47,4 @@ def test_every_parameter_takes_part_in_the_answer() -> None:
 def test_an_unknown_network_is_named_together_with_the_known_ones() -> None:
     with pytest.raises(KeyError, match="unetpp"):
         build_network("unetppp", {})
-    assert list(NETWORKS) == ["unetpp"]
+    assert "unetpp" in NETWORKS
