@@ -21,7 +21,7 @@ from model.canonical import VolumeProblem
 from model.card import AnyInput, Card, PlanarInput
 from model.hardware import choose_device
 from model.input_check import remarks_on
-from model.liver import liver_of
+from model.liver_mask import liver_of
 from model.pipeline import Pipeline, Placed, Stopwatch, answer
 from model.planar import PlanarPipeline
 from model.probe import read_probe

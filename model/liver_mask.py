@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from model.canonical import VolumeProblem
+from model.findings import bounding_box
+from model.volume import Half, Volume
+
 Bools = NDArray[np.bool_]
+
+LEAST_LIVER_ML = 100.0
+"""Less is no liver: not even one after two thirds of it were taken out."""
 
 
 def whole_liver(liver_DHW: Bools, lesions_DHW: Bools | None = None) -> Bools:
@@ -29,12 +36,33 @@ def whole_liver(liver_DHW: Bools, lesions_DHW: Bools | None = None) -> Bools:
     return _filled(filled_DHW | _touching(lesions_DHW, filled_DHW))
 
 
+def liver_of(probability_DHW: Half, volume: Volume, threshold: float, margin_mm: float) -> Bools:
+    """The whole liver at `threshold` or above, and all within `margin_mm` of it.
+
+    Raises VolumeProblem where nothing as large as a liver was found.
+    """
+    liver_DHW = whole_liver(probability_DHW >= np.float16(threshold))
+    found_ml = int(np.count_nonzero(liver_DHW)) * volume.voxel_ml
+    if found_ml < LEAST_LIVER_ML:
+        raise VolumeProblem(
+            f"no liver was found ({found_ml:.0f} ml, at least {LEAST_LIVER_ML:.0f} are asked); "
+            "this network looks for lesions inside the liver only"
+        )
+    return dilated(liver_DHW, margin_mm, volume.spacing_mm)
+
+
 def dilated(mask_DHW: Bools, margin_mm: float, spacing_mm: tuple[float, float, float]) -> Bools:
     """The mask and all within `margin_mm` of it, so that a lesion under the capsule is not cut off."""
-    if not mask_DHW.any():
-        return np.zeros(mask_DHW.shape, bool)
-    near: Bools = ndimage.distance_transform_edt(~mask_DHW, sampling=spacing_mm) <= margin_mm
-    return near
+    box = bounding_box(mask_DHW)
+    if box is None or not margin_mm:
+        return mask_DHW
+    around = tuple(
+        slice(max(0, part.start - int(margin_mm / step) - 1), min(side, part.stop + int(margin_mm / step) + 1))
+        for part, step, side in zip(box, spacing_mm, mask_DHW.shape, strict=True)
+    )
+    wide_DHW = mask_DHW.copy()
+    wide_DHW[around] = ndimage.distance_transform_edt(~mask_DHW[around], sampling=spacing_mm) <= margin_mm
+    return wide_DHW
 
 
 def _filled(mask_DHW: Bools) -> Bools:

@@ -8,11 +8,13 @@ The feature constraint L_D joins L_G as a further term of its own; nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from model.training.losses_volume import Loss, deep_supervision_loss, dice_ce_loss, dice_focal_loss
 
 BCE_WEIGHT = 0.5
 SMOOTH = 1e-5
@@ -42,23 +44,22 @@ def pooled_loss(logits_BKHW: Tensor, target_BKHW: Tensor) -> Tensor:
     return POOLED_BCE_WEIGHT * bce + 1 - (2 * (probability * target_BKHW).sum() + 1) / (total + 1)
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+def dice_ce(logits_BKHW: Tensor, target_BKHW: Tensor) -> Tensor:
+    """nnU-Net's loss in 2-D: Dice of the batch, and cross-entropy."""
+    return dice_ce_loss(logits_BKHW, target_BKHW, batch_dice=True)
+
 
 LOSSES: dict[str, Loss] = {
     "published": generator_loss,
     "pooled": pooled_loss,
+    "dice-ce": dice_ce,
+    "dice-focal": dice_focal_loss,
 }
 """A recipe's `loss` is a key of it."""
 
 
 def with_deep_supervision(loss: Loss, heads: Sequence[Tensor], target_BKHW: Tensor) -> Tensor:
-    """The mean loss of heads at the target's size; of smaller ones each counts half of the one above, the smallest not
-    (nnU-Net's weights 1/2^i, normalised), against the target averaged to their size."""
+    """Heads at the target's size count alike (UNet++), heads at several sizes as nnU-Net weighs them."""
     if all(head.shape[2:] == target_BKHW.shape[2:] for head in heads):
         return torch.stack([loss(head, target_BKHW) for head in heads]).mean()
-    weights = [0.5**i for i in range(len(heads) - 1)]
-    terms = [
-        weight * loss(head, functional.interpolate(target_BKHW, head.shape[2:], mode="area"))
-        for weight, head in zip(weights, heads[:-1], strict=True)
-    ]
-    return torch.stack(terms).sum() / sum(weights)
+    return deep_supervision_loss(heads, target_BKHW, loss)

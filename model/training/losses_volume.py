@@ -11,7 +11,6 @@ from functools import cache
 from types import MappingProxyType
 
 import torch
-from monai.losses.dice import DiceFocalLoss
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +31,9 @@ def dice_focal_loss(logits_BKDHW: Tensor, target_BKDHW: Tensor) -> Tensor:
 
 
 @cache
-def _dice_focal() -> DiceFocalLoss:
+def _dice_focal() -> Loss:
+    from monai.losses.dice import DiceFocalLoss  # takes seconds to import, and few recipes ask for it
+
     return DiceFocalLoss(include_background=False, softmax=True, gamma=2.0, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
 
 

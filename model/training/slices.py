@@ -26,7 +26,7 @@ from model.alignment import onto_grid
 from model.card import AnyInput, PlanarInput
 from model.cases import CaseImage
 from model.input_check import measure
-from model.liver import widened
+from model.liver_mask import dilated
 from model.preprocess import Intake, intake
 from model.problems import TrainingProblem
 from model.samples import Sample, samples_of
@@ -39,7 +39,7 @@ _CPU = torch.device("cpu")
 _HALF = 128
 """Half of a pixel, in bytes."""
 _KEPT = 0.5
-_FEEDS = ("alignment.py", "body.py", "canonical.py", "cases.py", "input_check.py", "liver.py", "preprocess.py")
+_FEEDS = ("alignment.py", "body.py", "canonical.py", "cases.py", "input_check.py", "liver_mask.py", "preprocess.py")
 """What a network is fed is made here, and by the phantoms."""
 
 
@@ -183,7 +183,7 @@ class _Framed:
         labels_DHW = self.image.labels.get(name)
         if labels_DHW is None:
             return None
-        mask_DHW = widened(_on_grid(labels_DHW > 0, self.image.volume, self.grid), self.grid.spacing_mm, margin_mm)
+        mask_DHW = dilated(_on_grid(labels_DHW > 0, self.image.volume, self.grid), margin_mm, self.grid.spacing_mm)
         native = torch.from_numpy(np.ascontiguousarray(self.taken.turn.apply(mask_DHW))).float()
         return self.taken.framing.into(native[:, None], self.spec.size)[:, 0]
 

@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from model.bundle import Bundle
 from model.training.demo_card import save_untrained_bundle
 from model.volume import Volume
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The networks here are tiny: on a busy machine two threads wait for each other many times as long as they work."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

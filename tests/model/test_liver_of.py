@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.canonical import VolumeProblem
-from model.liver import liver_of, widened
+from model.liver_mask import dilated, liver_of
 from model.volume import Volume
 
 SPACING_MM = (5.0, 2.0, 2.0)
@@ -42,7 +42,7 @@ def test_a_volume_without_a_liver_is_refused_with_what_was_found() -> None:
 def test_widening_is_by_millimetres_on_every_axis() -> None:
     mask = np.zeros((11, 31, 31), bool)
     mask[5, 15, 15] = True
-    wide = widened(mask, SPACING_MM, 5.0)
+    wide = dilated(mask, 5.0, SPACING_MM)
     assert [int(np.ptp(axis)) for axis in np.nonzero(wide)] == [2, 4, 4]
-    assert np.array_equal(widened(mask, SPACING_MM, 0.0), mask)
-    assert not widened(np.zeros_like(mask), SPACING_MM, 5.0).any()
+    assert np.array_equal(dilated(mask, 0.0, SPACING_MM), mask)
+    assert not dilated(np.zeros_like(mask), 5.0, SPACING_MM).any()
