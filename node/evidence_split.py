@@ -1,7 +1,8 @@
 """One series may hold several volumes: b-values, directions, echoes, phases at the same positions, planes.
 
 First the slices are told apart by what they are; then, where positions still repeat, by when they were made. The
-acquisition's number alone divides nothing: step-and-shoot CT counts it up from one table position to the next.
+acquisition's number alone divides nothing: step-and-shoot CT counts it up from one table position to the next. Only
+where CT slices of two numbers interleave are they two volumes, phases reconstructed at other positions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from node.dicom.header import text
 from node.evidence_facts import DIRECTIONAL, UNTOLD, Sign
 from node.evidence_slices import DESCRIPTION, LOWEST_WEIGHTED_B, BReading, SliceFacts, directionality_of
 
@@ -121,7 +123,7 @@ def make_of(item: SliceFacts) -> Hashable:
 
 def _volumes(group: Sequence[SliceFacts]) -> list[Part]:
     """The group as it is where its positions are unique, else by the first divider that makes them so."""
-    if not _repeats(group):
+    if not _repeats(group) and not _interleaves(group):
         return [_part(group)]
     for divide in (_by(lambda item: item.temporal_position), _by(lambda item: item.acquisition_number), _by_turn):
         pieces = divide(group)
@@ -159,6 +161,17 @@ def _repeats(slices: Sequence[SliceFacts]) -> bool:
     """True where two slices lie at one position; slices without a position tell nothing."""
     along = sorted(_along(item) for item in slices if item.position_lps_mm and item.orientation)
     return any(after - before < SAME_POSITION_MM for before, after in itertools.pairwise(along))
+
+
+def _interleaves(slices: Sequence[SliceFacts]) -> bool:
+    """True where CT acquisitions cover the same part of the patient. MR numbers its concatenations so, within one."""
+    if text(slices[0].header.root, "Modality") != "CT":
+        return False
+    pieces = _by(lambda item: item.acquisition_number)(slices)
+    if len(pieces) < 2 or min(map(len, pieces)) < MIN_PIECE_SLICES:
+        return False
+    ranges = sorted((min(map(_along, piece)), max(map(_along, piece))) for piece in pieces)
+    return any(after[0] < before[1] for before, after in itertools.pairwise(ranges))
 
 
 def _by(key: Callable[[SliceFacts], float | None]) -> Callable[[Sequence[SliceFacts]], list[list[SliceFacts]]]:

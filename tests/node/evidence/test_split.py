@@ -63,6 +63,22 @@ def test_the_acquisition_number_of_step_and_shoot_ct_divides_nothing(bench: Any)
     assert bench.fact(headers).geometry.slices == 40
 
 
+def test_ct_phases_whose_slices_interleave_become_volumes(bench: Any) -> None:
+    first = bench.ct(AcquisitionNumber=1)
+    second = bench.again(first, AcquisitionNumber=2)
+    for dataset in second.values():
+        dataset.ImagePositionPatient = [-150.0, -120.0, dataset.ImagePositionPatient[2] + 3.5]
+    volumes = bench.facts({**first, **second})
+    assert [(volume.geometry.slices, volume.geometry.spacing_mm) for volume in volumes] == [(40, 7.0), (40, 7.0)]
+
+
+def test_concatenations_of_mr_that_interleave_stay_one_volume(bench: Any) -> None:
+    headers = bench.mr()
+    for number, dataset in enumerate(headers.values()):
+        dataset.AcquisitionNumber = number % 2
+    assert bench.fact(headers).geometry.slices == 20
+
+
 def test_slices_that_nothing_tells_apart_stay_one_volume_with_its_fault(bench: Any) -> None:
     first = bench.ct()
     volume = bench.fact({**first, **bench.again(first)})
