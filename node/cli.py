@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from node.cli_dataset import dataset_app
 from node.cli_files import require_existing, route, segment
 from node.cli_print import (
     DEFAULT_CONFIG,
@@ -75,6 +76,7 @@ def main() -> None:
     # imported here: with the database and the queue's tables they cost half a second that `--help` need not pay
     from node.cli_jobs import jobs_app, therapies_app
 
+    app.add_typer(dataset_app, name="dataset")
     app.add_typer(jobs_app, name="jobs")
     app.add_typer(peers_app, name="peers")
     app.add_typer(therapies_app, name="therapies")

@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("node.retention", "node.console", "node.retrial"),
     ("node.roles",),
     ("node.supervise",),
-    ("node.demo", "node.doctor", "node.offline"),
+    ("node.demo", "node.doctor", "node.offline", "node.dataset"),
     ("node.cli",),
     ("node.__main__",),
 )
@@ -72,6 +72,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 MODEL_USERS = (
     "node.analysis",
     "node.bundles",
+    "node.dataset",
     "node.dicom",
     "node.roles.work",
     "node.demo",
