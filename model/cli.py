@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -34,6 +37,14 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds one bu
 WorkersOption = Annotated[int, typer.Option(help="Processes that draw phantoms.", min=1)]
 SeedsOption = Annotated[int, typer.Option("--seeds", help="How many unseen phantoms.", min=1)]
 FirstSeedOption = Annotated[int, typer.Option(help="First seed; evaluation's begin at 900000.")]
+
+
+class Layout(StrEnum):
+    """Layouts of public data that are no DICOM."""
+
+    LITS = "lits"
+    MSD = "msd"
+    PNG = "png"
 
 
 @app.command("train-demo")
@@ -209,6 +220,50 @@ def list_bundles(bundles: Annotated[Path, typer.Argument(help="Folder of bundles
             folder.name, card.version, ", ".join(card.conditions), card.intended_use, trained, measured, "whole"
         )
     console.print(table)
+
+
+@app.command("import")
+def import_command(
+    layout: Annotated[Layout, typer.Argument(help="How the source is laid out.")],
+    source: Annotated[Path, typer.Argument(help="Folder of the data set.", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the cases; one of the same name is replaced.", file_okay=False)],
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="png: distance of slices, rows and columns in mm.", metavar="SLICE ROW COLUMN"),
+    ] = None,
+    window: Annotated[
+        tuple[float, float] | None, typer.Option(help="png: the HU of grey levels 0 and 255.", metavar="LOW HIGH")
+    ] = None,
+) -> None:
+    """NIfTI and picture data sets → case folders (docs/datasets.md); DICOM comes by `crlm-node dataset import`.
+
+    Exit 1 if no case was written.
+    """
+    from model.cases import CaseProblem
+    from model.import_cases import PictureScale, Written, import_layout
+
+    try:
+        scale = PictureScale(spacing_mm, window) if spacing_mm else None
+        with _progress(layout.value) as heard:
+            answers = list(
+                import_layout(layout.value, source, out, scale, lambda done, of: heard("cases", done, of, math.nan))
+            )
+    except CaseProblem as problem:
+        console.print(f"[red]{escape(str(problem))}[/red]", highlight=False)
+        raise typer.Exit(1) from None
+    written = [answer for answer in answers if isinstance(answer, Written)]
+    table = Table("case", "images", "lesions")
+    for each in written:
+        table.add_row(each.case, ", ".join(each.images), str(each.lesions))
+    console.print(table)
+    for answer in answers:
+        if not isinstance(answer, Written):
+            console.print(f"[red]skipped[/red] {escape(f'{answer.source}: {answer.reason}')}", highlight=False)
+    lesions = sum(each.lesions for each in written)
+    cases = "1 case" if len(written) == 1 else f"{len(written)} cases"
+    console.print(f"{cases} in {out}, lesions in all: {lesions}; {len(answers) - len(written)} skipped.")
+    if not written:
+        raise typer.Exit(1)
 
 
 def _conditions(wish: str) -> tuple[str, ...]:
