@@ -108,6 +108,14 @@ class CaseRef:
         return self.entry.patient
 
     @property
+    def collection(self) -> str:
+        return self.entry.collection
+
+    @property
+    def licence(self) -> str:
+        return self.entry.licence
+
+    @property
     def images(self) -> Mapping[str, ImageEntry]:
         return self.entry.images
 
