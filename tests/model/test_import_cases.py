@@ -213,3 +213,12 @@ def test_the_command_fails_where_nothing_was_written(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["import", "msd", str(tmp_path), "--out", str(tmp_path / "out")])
     assert told.exit_code == 1
     assert "nothing is laid out there as msd is" in told.output.replace("\n", "")
+
+
+def test_the_command_takes_spacing_and_window_of_pictures(pictures: Path, tmp_path: Path) -> None:
+    words = ["import", "png", str(pictures), "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, [*words, "--spacing-mm", "5", "0.8", "0.7", "--window", "-160", "240"])
+    assert told.exit_code == 0, told.output
+    (ref,) = list_cases(tmp_path / "out")
+    assert ref.read_image("arterial", []).volume.spacing_mm == pytest.approx((5.0, 0.8, 0.7))
+    assert "name it by --spacing-mm" in " ".join(CliRunner().invoke(app, words).output.split())
