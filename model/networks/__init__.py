@@ -9,6 +9,7 @@ from torch import nn
 
 from model.networks.resenc import ResEncConfig, ResEncUNet
 from model.networks.transunet import TransUNet, TransUNetConfig
+from model.networks.unet import UNet, UNetConfig
 from model.networks.unetpp import UNetPlusPlus, UNetPlusPlusConfig
 
 
@@ -25,6 +26,7 @@ def _dynunet(**kwargs: Any) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "unet": lambda **kwargs: UNet(UNetConfig(**kwargs)),
     "unetpp": lambda **kwargs: UNetPlusPlus(UNetPlusPlusConfig(**kwargs)),
     "segresnet": _segresnet,
     "transunet": lambda **kwargs: TransUNet(TransUNetConfig(**kwargs)),

@@ -9,7 +9,8 @@ Node X(i, j), depth i = 0..4, column j = 0..4−i:
     X(i, j) = Block(concat[X(i, 0), …, X(i, j−1), Up X(i+1, j−1)])      j·f_i + f_(i+1) → f_i channels
 
 Block is twice [3×3 convolution with bias, batch norm, ReLU]; pool is 2×2 max; Up is bilinear ×2 with aligned
-corners and keeps the channels. Head: 1×1 convolution on X(0, 4).
+corners and keeps the channels. Head: 1×1 convolution on X(0, 4); with deep supervision one more on each of
+X(0, 1), X(0, 2) and X(0, 3). The losses of all heads are averaged in training, the last one alone is served.
 """
 
 from __future__ import annotations
@@ -19,38 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-PUBLISHED_FILTERS = (32, 64, 128, 256, 512)
+from model.networks.unet import UNetConfig, block
 
 
 @dataclass(frozen=True)
-class UNetPlusPlusConfig:
-    """Shape of the network. `width` multiplies the published filters: 0.25 is the demo bundles' quarter width."""
+class UNetPlusPlusConfig(UNetConfig):
+    """Shape of the network, as of the plain UNet; `deep_supervision` adds a head for each earlier column."""
 
-    in_channels: int = 3
-    out_channels: int = 1
-    width: float = 1.0
-
-    @property
-    def filters(self) -> tuple[int, ...]:
-        """Channels per depth, at least one."""
-        return tuple(max(1, round(f * self.width)) for f in PUBLISHED_FILTERS)
-
-    @property
-    def stride(self) -> int:
-        """Input height and width must be multiples of this."""
-        return int(2 ** (len(PUBLISHED_FILTERS) - 1))
-
-
-def block(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Twice [3×3 convolution, batch norm, ReLU]."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels_out, channels_out, 3, padding=1),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
+    deep_supervision: bool = False
 
 
 class UNetPlusPlus(nn.Module):
@@ -68,9 +45,23 @@ class UNetPlusPlus(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
         self.head = nn.Conv2d(f[0], config.out_channels, 1)
+        # made last, so that a seed gives the other layers the same weights with and without them
+        columns = range(len(f) - 2, 0, -1) if config.deep_supervision else ()
+        self.side_heads = nn.ModuleDict({_name(0, j): nn.Conv2d(f[0], config.out_channels, 1) for j in columns})
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Columns from left to right: the last column's top node sees every depth at full resolution."""
+        """Logits of the last column's top node, which sees every depth at full resolution."""
+        logits_BKHW: Tensor = self.head(self._top_row(images_BCHW)[-1])
+        return logits_BKHW
+
+    def heads(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Logits (B, out_channels, H, W) of every head, the last column's first: four, or one without supervision."""
+        top = self._top_row(images_BCHW)
+        earlier = zip(self.side_heads.values(), reversed(top[1:-1]), strict=False)
+        return self.head(top[-1]), *(head(features) for head, features in earlier)
+
+    def _top_row(self, images_BCHW: Tensor) -> list[Tensor]:
+        """X(0, 0) … X(0, 4), computed column by column."""
         depth = len(self.config.filters)
         rows: list[list[Tensor]] = []
         for i in range(depth):
@@ -80,8 +71,7 @@ class UNetPlusPlus(nn.Module):
             for i in range(depth - j):
                 joined = torch.cat([*rows[i], self.up(rows[i + 1][j - 1])], dim=1)
                 rows[i].append(self.nodes[_name(i, j)](joined))
-        logits_BKHW: Tensor = self.head(rows[0][-1])
-        return logits_BKHW
+        return rows[0]
 
 
 def _name(i: int, j: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from model.bundle import Bundle
+from model.training.demo import he_normal
 from model.training.demo_card import save_untrained_bundle
 from model.volume import Volume
 
@@ -47,3 +48,70 @@ def axial_volume() -> Callable[..., Volume]:
         return Volume(array, affine)
 
     return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors are slower on several threads, much slower where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> tuple[torch.Tensor, torch.Tensor]:
+    """Eight noisy slices (8, 3, 64, 64) with one to three bright discs each, and their truth (8, 1, 64, 64)."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    truth = torch.zeros(8, 1, 64, 64)
+    for number in range(8):
+        for _ in range(1 + number % 3):
+            centre_y, centre_x = (12 + 40 * torch.rand(2, generator=generator)).tolist()
+            radius = 4 + 5 * torch.rand(1, generator=generator).item()
+            truth[number, 0][(y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2] = 1
+    return truth + 0.5 * torch.randn(8, 3, 64, 64, generator=generator), truth
+
+
+@pytest.fixture(scope="session")
+def learn_by_heart() -> Callable[..., torch.nn.Module]:
+    """`learn_by_heart(network, loss)`: fifty steps down `loss()`, then evaluation mode."""
+
+    def learn(network: torch.nn.Module, loss: Callable[[], torch.Tensor], steps: int = 50) -> torch.nn.Module:
+        optimiser = torch.optim.Adam(he_normal(network, seed=0).train().parameters(), lr=1e-2)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss().backward()
+            optimiser.step()
+        return network.eval()
+
+    return learn
+
+
+@pytest.fixture(scope="session")
+def one_step() -> Callable[..., list[float]]:
+    """`one_step(network, loss)`: `loss()` before and after a small step down the gradient, in training mode."""
+
+    def step(network: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> list[float]:
+        optimiser = torch.optim.SGD(he_normal(network, seed=0).train().parameters(), lr=1e-3)
+        values = []
+        for _ in range(2):
+            optimiser.zero_grad()
+            value = loss()
+            value.backward()
+            optimiser.step()
+            values.append(value.item())
+        return values
+
+    return step
+
+
+@pytest.fixture(scope="session")
+def batch_dice() -> Callable[..., float]:
+    """`batch_dice(logits, truth)`: Dice of all pixels whose logit is positive."""
+
+    def dice(logits: torch.Tensor, truth: torch.Tensor) -> float:
+        answer = (logits > 0).float()
+        return (2 * (answer * truth).sum() / (answer.sum() + truth.sum())).item()
+
+    return dice

@@ -18,6 +18,11 @@ def test_the_published_width_has_exactly_the_published_number_of_parameters() ->
         assert parameters(UNetPlusPlus(UNetPlusPlusConfig())) == 9_163_329
 
 
+def test_deep_supervision_costs_three_heads() -> None:
+    with torch.device("meta"):
+        assert parameters(UNetPlusPlus(UNetPlusPlusConfig(deep_supervision=True))) == 9_163_428
+
+
 def test_a_quarter_width_network_fits_a_demo_bundle() -> None:
     network = build_network("unetpp", {"width": 0.25})
     assert UNetPlusPlusConfig(width=0.25).filters == (8, 16, 32, 64, 128)
@@ -44,7 +49,41 @@ def test_every_parameter_takes_part_in_the_answer() -> None:
     assert all(p.grad is not None for p in network.parameters())
 
 
+def test_supervised_heads_come_last_column_first_each_at_full_size() -> None:
+    network = UNetPlusPlus(UNetPlusPlusConfig(width=0.125, deep_supervision=True)).eval()
+    images = torch.rand(2, 3, 32, 64)
+    tops = {}
+    for j in range(5):
+        network.nodes[f"x0{j}"].register_forward_hook(lambda _n, _i, output, j=j: tops.update({j: output}))
+    heads = network.heads(images)
+    layers = (network.head, network.side_heads["x03"], network.side_heads["x02"], network.side_heads["x01"])
+    assert [head.shape for head in heads] == [(2, 1, 32, 64)] * 4
+    for head, layer, column in zip(heads, layers, (4, 3, 2, 1), strict=True):
+        assert torch.equal(head, layer(tops[column]))
+
+
+def test_the_last_head_alone_is_served() -> None:
+    network = UNetPlusPlus(UNetPlusPlusConfig(width=0.125, deep_supervision=True))
+    images = torch.rand(2, 3, 32, 32)
+    network(images).sum().backward()
+    assert all(p.grad is None for p in network.side_heads.parameters())
+    assert torch.equal(network.eval()(images), network.heads(images)[0])
+
+
+def test_without_deep_supervision_there_is_one_head_and_no_other_weight() -> None:
+    torch.manual_seed(3)
+    plain = UNetPlusPlus(UNetPlusPlusConfig(width=0.125)).eval()
+    torch.manual_seed(3)
+    deep = UNetPlusPlus(UNetPlusPlusConfig(width=0.125, deep_supervision=True)).eval()
+    images = torch.rand(1, 3, 32, 32)
+    assert len(plain.heads(images)) == 1
+    assert deep.state_dict().keys() - plain.state_dict().keys() == {
+        f"side_heads.x0{j}.{kind}" for j in (1, 2, 3) for kind in ("weight", "bias")
+    }
+    assert torch.equal(plain(images), deep(images))
+
+
 def test_an_unknown_network_is_named_together_with_the_known_ones() -> None:
     with pytest.raises(KeyError, match="unetpp"):
         build_network("unetppp", {})
-    assert "unetpp" in NETWORKS
+    assert {"unet", "unetpp"} <= NETWORKS.keys()
