@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from model.networks.cmg import CMG, CMGConfig
 from model.networks.resenc import ResEncConfig, ResEncUNet
 from model.networks.transunet import TransUNet, TransUNetConfig
 from model.networks.unet import UNet, UNetConfig
@@ -32,6 +33,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "transunet": lambda **kwargs: TransUNet(TransUNetConfig(**kwargs)),
     "dynunet": _dynunet,
     "resenc": lambda **kwargs: ResEncUNet(ResEncConfig(**kwargs)),
+    "cmg": lambda **kwargs: CMG(CMGConfig(**kwargs)),
 }
 
 
