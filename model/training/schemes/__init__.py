@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from model.training.batches import PlanarBatch
 from model.training.distributed import World
 from model.training.recipe import Recipe
+from model.training.schemes.constrained import ConstrainedScheme
+from model.training.schemes.guided import GuidedScheme
 from model.training.schemes.supervised import SupervisedScheme
 
 
@@ -35,6 +37,8 @@ Begun = Mapping[str, Tensor] | None
 
 SCHEMES: dict[str, Callable[[Recipe, torch.device, World, Begun], Scheme]] = {
     "supervised": SupervisedScheme,
+    "constrained": ConstrainedScheme,
+    "guided": GuidedScheme,
 }
 
 

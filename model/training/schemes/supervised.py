@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from model.card import Strict
 from model.hardware import has_bf16
 from model.networks import build_network
+from model.problems import TrainingProblem
 from model.training.batches import PlanarBatch
 from model.training.distributed import World
 from model.training.losses import LOSSES, with_deep_supervision
 from model.training.optimise import Average, he_normal, make_optimiser, rate_factor
 from model.training.recipe import Recipe
+
+SettingsT = TypeVar("SettingsT", bound=Strict)
 
 
 @runtime_checkable
@@ -31,9 +36,7 @@ class SupervisedScheme:
     def __init__(
         self, recipe: Recipe, device: torch.device, world: World, begun: Mapping[str, Tensor] | None = None
     ) -> None:
-        """`begun`: weights to begin with, in place of random ones. Raises ValueError for settings that it has not."""
-        if recipe.settings:
-            raise ValueError(f"settings {', '.join(recipe.settings)}: the scheme supervised has none")
+        """`begun`: weights to begin with, in place of random ones."""
         self._recipe, self._device, self._world = recipe, device, world
         torch.manual_seed(recipe.seed)
         network = build_network(recipe.network.id, recipe.network.kwargs)
@@ -75,17 +78,19 @@ class SupervisedScheme:
 
     def terms(self, batch: PlanarBatch, share: float) -> dict[str, Tensor]:
         """The terms of the loss, whose sum is minimised."""
-        role = next(iter(batch.images))
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._quick):
-            heads = self._heads(batch)
-        return {"segmentation": with_deep_supervision(LOSSES[self._recipe.loss], heads, batch.targets[role])}
+        return {"segmentation": self.segmentation(self.answers(batch), batch.targets[next(iter(batch.images))])}
 
-    def _heads(self, batch: PlanarBatch) -> Sequence[Tensor]:
+    def segmentation(self, heads: Sequence[Tensor], target_BKHW: Tensor) -> Tensor:
+        """The recipe's loss of the network's answers."""
+        return with_deep_supervision(LOSSES[self._recipe.loss], heads, target_BKHW)
+
+    def answers(self, batch: PlanarBatch) -> Sequence[Tensor]:
         """Logits, finest first; several where the network has further heads for training."""
         images = list(batch.images.values())
-        if isinstance(self.trained, HasHeads) and has_deep_heads(self.trained):
-            return list(self.trained.heads(*images))
-        return [self.trained(*images)]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._quick):
+            if isinstance(self.trained, HasHeads) and has_deep_heads(self.trained):
+                return list(self.trained.heads(*images))
+            return [self.trained(*images)]
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
@@ -103,6 +108,15 @@ class SupervisedScheme:
         self._optimiser.load_state_dict(dict(state["optimiser"]))
         if self._average:
             self._average.network.load_state_dict(state["average"])
+
+
+def checked(settings: type[SettingsT], recipe: Recipe) -> SettingsT:
+    """The recipe's settings as the scheme knows them. Raises TrainingProblem, naming each key that is wrong."""
+    try:
+        return settings.model_validate(recipe.settings)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TrainingProblem(f"{recipe.name}: settings of the scheme {recipe.scheme}: {wrong}") from error
 
 
 def has_deep_heads(network: object) -> bool:

@@ -14,6 +14,11 @@ from model.training.recipe import Recipe
 from model.volume import Volume
 
 
+@pytest.fixture(scope="session", name="small_image")
+def _small_image() -> Callable[..., CaseImage]:
+    return small_image
+
+
 def small_image(seed: int, weighting: str = "t2", phase: str | None = None) -> CaseImage:
     """Ten slices of 48² with two lesions, a body and a liver."""
     rng = np.random.default_rng(seed)

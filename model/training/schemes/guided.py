@@ -1,0 +1,77 @@
+"""System (b): two phases at once, each guided by the lesions of the other (models.md §2).
+
+The masks that guide are the truth's at first and more and more the network's own, so that serving meets what training
+knew. Now and then the arterial phase is replaced by the portal-venous one: a study without it must not be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from model.card import Strict
+from model.networks.cmg import CMG, Phases
+from model.problems import TrainingProblem
+from model.training.batches import PlanarBatch
+from model.training.distributed import World
+from model.training.losses_guided import guided_dice_loss, guided_loss, predicted_share
+from model.training.recipe import Recipe
+from model.training.schemes.supervised import SupervisedScheme, checked
+
+ROLES = ("portal-venous", "arterial")
+
+
+class GuidedSettings(Strict):
+    """Where it departs from the published training."""
+
+    own_masks: bool = True
+    """Guide by the network's own masks for a growing share of the images; false is the published training."""
+    phase_dropout: Annotated[float, Field(ge=0, le=1)] = 0.15
+    guidance: bool = True
+    """False leaves the guiding masks empty, which makes the modules pass on what they get: the ablation."""
+
+
+class GuidedScheme(SupervisedScheme):
+    """Six logits a step: two phases at three sizes."""
+
+    def __init__(
+        self, recipe: Recipe, device: torch.device, world: World, begun: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Raises TrainingProblem for other roles than two phases, for another network, or for unknown settings."""
+        self._settings = checked(GuidedSettings, recipe)
+        if tuple(dict.fromkeys(spec.role for spec in recipe.inputs)) != ROLES:
+            raise TrainingProblem(
+                f"{recipe.name}: the scheme guided needs the roles {' and '.join(ROLES)}, in this order"
+            )
+        super().__init__(recipe, device, world, begun)
+        if not isinstance(self.trained, CMG):
+            raise TrainingProblem(f"{recipe.name}: the scheme guided trains the network cmg, not {recipe.network.id}")
+        self._cmg = self.trained
+
+    def terms(self, batch: PlanarBatch, share: float) -> dict[str, Tensor]:
+        """The mean loss of all six logits."""
+        images, targets = self._phases(batch)
+        count = len(images.portal_venous)
+        by_own_B = torch.rand(count) < (predicted_share(share) if self._settings.own_masks else 0.0)
+        masks = Phases(*(((target >= 0.5) & self._settings.guidance).float() for target in targets))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._quick):
+            outputs = self._cmg.training_outputs(
+                *images, masks=masks, predicted_B=(by_own_B & self._settings.guidance).to(self._device)
+            )
+        loss = guided_loss if self._recipe.profile == "published" else guided_dice_loss
+        return {"segmentation": loss(outputs, targets)}
+
+    def _phases(self, batch: PlanarBatch) -> tuple[Phases, Phases]:
+        """Images and targets; of some images the arterial phase is the portal-venous one."""
+        images, targets = (Phases(*(of[role] for role in ROLES)) for of in (batch.images, batch.targets))
+        is_lost_B111 = (torch.rand(len(batch.code_B)) < self._settings.phase_dropout).to(self._device)[
+            :, None, None, None
+        ]
+        return (
+            Phases(images.portal_venous, torch.where(is_lost_B111, images.portal_venous, images.arterial)),
+            Phases(targets.portal_venous, torch.where(is_lost_B111, targets.portal_venous, targets.arterial)),
+        )
