@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from model.evaluate import Report
+    from model.report import Report
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console()
@@ -95,7 +95,7 @@ def evaluate(
     from model.bundle import load_bundle, write_card
     from model.engine import Engine
     from model.evaluate import evaluate as measure
-    from model.evaluate import into_card, write_report
+    from model.report import into_card, write_report
 
     loaded = load_bundle(bundle)
     name = condition or loaded.card.conditions[0]
@@ -282,9 +282,9 @@ def _measures_table(reports: Sequence[Report]) -> Table:
         table.add_row(
             r.condition,
             str(r.dice),
-            str(r.lesion_recall),
-            str(r.false_positives_per_case),
-            f"{r.best_threshold.mean_dice:.3f} ({r.margin:.3f} lower)",
+            str(r["lesion_recall"]),
+            str(r["false_positives_per_case"]),
+            f"{r.best_threshold.mean_dice:.3f} ({r.margin:.3f} lower)" if r.best_threshold else "–",
             f"{r.empty_cases_right} of {r.empty_cases}",
         )
     return table

@@ -1,29 +1,33 @@
-"""How good an answer is, on the native grid, by the definitions of the project (models.md §5).
+"""How well an answer covers the truth, voxel by voxel, on the native grid, by the definitions of the project
+(models.md §5).
 
-Voxel measures are per case, never pooled over cases or slices: Dice of an empty truth is 1 for an empty answer and 0
-for any other. Lesions are matched one to one, by an overlap of IoU ≥ 0.1. Intervals are percentile bootstraps that
-resample whole cases, because lesions and slices of one patient are not independent.
+Measures are per case: Dice of an empty truth is 1 for an empty answer and 0 for any other, and so are the rest of the
+shares. `SliceCounts` keeps the counts of every slice, so that a case can be judged on three sets of slices without
+its masks: the whole volume, which is what a site receives; slices with liver, the clinical question; and slices with
+tumour, the only ones that the literature tested on. The last flatter: an answer on any other slice costs nothing.
+
+Its neighbours: distances in `model.metrics_surface`, lesions in `model.metrics_lesions`, probabilities in
+`model.metrics_calibration`, measures as CRLM-GAN computed them in `model.metrics_batches`; what becomes of them over
+many cases in `model.measures`, with intervals and tests of `model.statistics`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
-from model.volume import Float64, Labels
+from model.volume import Float, Float64, Half
 
-MATCH_IOU = 0.1
-RESAMPLES = 10_000
+SliceSet: TypeAlias = Literal["whole_volume", "all_liver_slices", "tumour_slices"]
+SLICE_SETS: tuple[SliceSet, ...] = get_args(SliceSet)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Voxel counts of one case."""
+    """Voxel counts of an answer and a truth. Sums of overlaps are overlaps of the pooled voxels."""
 
     true_positive: int
     false_positive: int
@@ -32,124 +36,141 @@ class Overlap:
     @classmethod
     def of(cls, answer_DHW: NDArray[np.bool_], truth_DHW: NDArray[np.bool_]) -> Overlap:
         """Counts of two masks on one grid. Raises ValueError for different shapes."""
-        if answer_DHW.shape != truth_DHW.shape:
-            raise ValueError(f"answer {answer_DHW.shape} and truth {truth_DHW.shape} are not on one grid")
+        same_grid(answer_DHW, truth_DHW)
         both = int(np.count_nonzero(answer_DHW & truth_DHW))
         return cls(both, int(np.count_nonzero(answer_DHW)) - both, int(np.count_nonzero(truth_DHW)) - both)
 
+    def __add__(self, other: Overlap) -> Overlap:
+        return Overlap(
+            self.true_positive + other.true_positive,
+            self.false_positive + other.false_positive,
+            self.false_negative + other.false_negative,
+        )
+
+    @property
+    def answered(self) -> int:
+        """Voxels of the answer."""
+        return self.true_positive + self.false_positive
+
+    @property
+    def true(self) -> int:
+        """Voxels of the truth."""
+        return self.true_positive + self.false_negative
+
     @property
     def dice(self) -> float:
-        """2TP / (2TP + FP + FN); 1 where both are empty."""
-        total = 2 * self.true_positive + self.false_positive + self.false_negative
-        return 2 * self.true_positive / total if total else 1.0
+        """2TP / (2TP + FP + FN); 1 where both are empty. For two masks this is their F1, too."""
+        return self._share(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
 
     @property
     def iou(self) -> float:
         """TP / (TP + FP + FN); 1 where both are empty."""
-        total = self.true_positive + self.false_positive + self.false_negative
-        return self.true_positive / total if total else 1.0
+        return self._share(self.true_positive, self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN); of an empty truth 1 where the answer is empty, else 0."""
+        return self._share(self.true_positive, self.true)
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP); of an empty answer 1 where the truth is empty, else 0."""
+        return self._share(self.true_positive, self.answered)
+
+    @property
+    def volumetric_overlap_error(self) -> float:
+        """VOE = 1 − IoU."""
+        return 1.0 - self.iou
+
+    @property
+    def relative_volume_difference(self) -> float | None:
+        """RVD = (|answer| − |truth|) / |truth|, signed; 0 where both are empty, None where the truth alone is."""
+        if not self.true:
+            return None if self.answered else 0.0
+        return (self.answered - self.true) / self.true
+
+    def volume_difference_ml(self, voxel_ml: float) -> float:
+        """|answer| − |truth| in millilitres, signed."""
+        return (self.answered - self.true) * voxel_ml
+
+    def _share(self, part: int, whole: int) -> float:
+        if whole:
+            return part / whole
+        return 0.0 if self.answered or self.true else 1.0
 
 
 @dataclass(frozen=True)
-class LesionMatches:
-    """Which answered lesion is which true one: pairs of (answer label, truth label), and how many there were."""
+class SliceCounts:
+    """What each slice of one case contributes, a column a measure; sums of columns are the measures of slice sets.
 
-    pairs: tuple[tuple[int, int], ...]
-    answered: int
-    true: int
-
-    @property
-    def missed(self) -> int:
-        return self.true - len(self.pairs)
-
-    @property
-    def false_positives(self) -> int:
-        return self.answered - len(self.pairs)
-
-
-def match_lesions(answer_DHW: Labels, truth_DHW: Labels, minimum_iou: float = MATCH_IOU) -> LesionMatches:
-    """One-to-one matching of labels 1..N: as many pairs as possible, among those the largest sum of IoU."""
-    if answer_DHW.shape != truth_DHW.shape:
-        raise ValueError(f"answer {answer_DHW.shape} and truth {truth_DHW.shape} are not on one grid")
-    iou_AT = iou_table(answer_DHW, truth_DHW)
-    answered, true = iou_AT.shape
-    # an eligible pair always outweighs every gain in IoU that could be had by giving it up
-    worth = np.where(iou_AT >= minimum_iou, iou_AT + min(iou_AT.shape) + 1, 0.0)
-    rows, columns = linear_sum_assignment(worth, maximize=True)
-    pairs = tuple((int(a) + 1, int(t) + 1) for a, t in zip(rows, columns, strict=True) if iou_AT[a, t] >= minimum_iou)
-    return LesionMatches(pairs, answered, true)
-
-
-def iou_table(answer_DHW: Labels, truth_DHW: Labels) -> Float64:
-    """Intersection over union of each answered lesion (rows) with each true one (columns)."""
-    answered, true = int(answer_DHW.max(initial=0)), int(truth_DHW.max(initial=0))
-    either = (answer_DHW > 0) | (truth_DHW > 0)
-    joint = answer_DHW[either].astype(np.int64) * (true + 1) + truth_DHW[either]
-    counts = np.bincount(joint, minlength=(answered + 1) * (true + 1)).reshape(answered + 1, true + 1)
-    shared = counts[1:, 1:]
-    union = counts.sum(axis=1)[1:, None] + counts.sum(axis=0)[None, 1:] - shared
-    table: Float64 = shared / np.maximum(union, 1)
-    return table
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate over cases with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    cases: int
-
-    @property
-    def is_defined(self) -> bool:
-        """There was something to measure."""
-        return not math.isnan(self.value)
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})" if self.is_defined else "–"
-
-
-UNDEFINED = Interval(math.nan, math.nan, math.nan, 0)
-
-
-def bootstrap(
-    per_case_NK: Sequence[Sequence[float]] | Float64,
-    statistic: Callable[[Float64], Float64],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap over cases. `statistic` maps sums over cases (…, K), given with their number as a last
-    column (…, K+1), to the estimate (…): so a ratio of sums is resampled as whole cases, too.
-
-    Without any case the interval is UNDEFINED.
+    `shared_probability` is ΣPY, `probability` ΣP, the sums being over the voxels of the slice.
     """
-    values = np.asarray(per_case_NK, np.float64)
-    if not len(values):
-        return UNDEFINED
-    rows = np.column_stack([values, np.ones(len(values))])
-    draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
-    estimates = statistic(draws.astype(np.float64) @ rows)
-    low, high = np.nanpercentile(estimates, [2.5, 97.5])
-    return Interval(float(statistic(rows.sum(axis=0))), float(low), float(high), len(rows))
+
+    true_positive: tuple[int, ...]
+    false_positive: tuple[int, ...]
+    false_negative: tuple[int, ...]
+    shared_probability: tuple[float, ...]
+    probability: tuple[float, ...]
+    in_liver: tuple[bool, ...]
+    """The slice shows liver; all True where the case has no mask of the liver."""
+
+    @classmethod
+    def of(
+        cls,
+        answer_DHW: NDArray[np.bool_],
+        truth_DHW: NDArray[np.bool_],
+        probability_DHW: Float | Half,
+        liver_DHW: NDArray[np.bool_] | None = None,
+    ) -> SliceCounts:
+        """Counts slice by slice. Raises ValueError for arrays of different shapes."""
+        same_grid(answer_DHW, truth_DHW, probability_DHW, *(() if liver_DHW is None else (liver_DHW,)))
+        slices = zip(answer_DHW, truth_DHW, probability_DHW, strict=True)
+        overlaps = [Overlap.of(answer_HW, truth_HW) for answer_HW, truth_HW, _ in slices]
+        return cls(
+            true_positive=tuple(overlap.true_positive for overlap in overlaps),
+            false_positive=tuple(overlap.false_positive for overlap in overlaps),
+            false_negative=tuple(overlap.false_negative for overlap in overlaps),
+            shared_probability=tuple(
+                float(p_HW[truth_HW].sum(dtype=np.float64)) if truth_HW.any() else 0.0
+                for p_HW, truth_HW in zip(probability_DHW, truth_DHW, strict=True)
+            ),
+            probability=tuple(float(p_HW.sum(dtype=np.float64)) for p_HW in probability_DHW),
+            in_liver=tuple(True if liver_DHW is None else bool(liver_DHW[d].any()) for d in range(len(answer_DHW))),
+        )
+
+    def chosen(self, slices: SliceSet) -> NDArray[np.bool_]:
+        """Which slices belong to a set. A slice with tumour counts as one with liver, however its mask was drawn."""
+        lesion_voxels = np.add(self.true_positive, self.false_negative)
+        with_tumour: NDArray[np.bool_] = lesion_voxels > 0
+        if slices == "tumour_slices":
+            return with_tumour
+        if slices == "all_liver_slices":
+            with_tumour |= np.array(self.in_liver, bool)
+            return with_tumour
+        return np.ones(len(with_tumour), bool)
+
+    def overlap(self, slices: SliceSet = "whole_volume") -> Overlap:
+        """Counts over the slices of a set."""
+        kept = self.chosen(slices)
+        columns = (self.true_positive, self.false_positive, self.false_negative)
+        tp, fp, fn = (int(np.array(column)[kept].sum()) for column in columns)
+        return Overlap(tp, fp, fn)
+
+    def table(self, slices: SliceSet) -> Float64:
+        """Columns TP, FP, FN, ΣPY, ΣP of the slices of a set, in their order: what `batch_scores`
+        reads."""
+        columns = [
+            self.true_positive,
+            self.false_positive,
+            self.false_negative,
+            self.shared_probability,
+            self.probability,
+        ]
+        return np.array(columns, np.float64).T[self.chosen(slices)]
 
 
-def bootstrap_mean(per_case: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Mean over cases with its interval."""
-    return bootstrap([[value] for value in per_case], lambda s: s[..., 0] / s[..., 1], resamples=resamples, seed=seed)
-
-
-def bootstrap_ratio(
-    parts: Sequence[float], wholes: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Σ parts / Σ wholes with its interval, as for lesion recall; undefined where no case has a whole."""
-    if not sum(wholes):
-        return UNDEFINED
-
-    def ratio(sums: Float64) -> Float64:
-        quotient: Float64 = np.full(sums.shape[:-1], np.nan)
-        np.divide(sums[..., 0], sums[..., 1], out=quotient, where=sums[..., 1] > 0)
-        return quotient
-
-    return bootstrap(np.column_stack([parts, wholes]), ratio, resamples=resamples, seed=seed)
+def same_grid(first: NDArray[np.generic], *others: NDArray[np.generic]) -> None:
+    """Raises ValueError where arrays that are to be compared differ in shape."""
+    for other in others:
+        if other.shape != first.shape:
+            raise ValueError(f"answer and truth are not on one grid: {first.shape} and {other.shape}")

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.metrics import Overlap, match_lesions
+from model.metrics import Overlap
+from model.metrics_lesions import match_lesions
 from node.analysis import FINDINGS_NAME, OVERLAY_NAME, read_findings
 from node.dicom.seg_read import read_seg_labels
 

@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from model.metrics import match_lesions
+from model.metrics_lesions import match_lesions
 from model.phantom import make_phantom
 from model.volume import Volume
 from node.dicom.seg_read import read_seg_labels

@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from model.metrics import match_lesions
+from model.metrics_lesions import match_lesions
 from model.phantom import make_phantom
 from node.dicom.seg_read import read_seg_labels
 from node.domain import JobState

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from model.bundle import Bundle, add_probe, load_bundle, save_bundle
 from model.card import Card, OutputSpec, PlanarInput, TrainingStatement
 from model.engine import Engine
-from model.evaluate import Exam, exams
+from model.evaluate import exams
 from model.findings import label_lesions, reaches
 from model.hardware import has_bf16
 from model.metrics import Overlap
 from model.networks import build_network
 from model.pipeline import Placed
 from model.runner import Runner
+from model.scores import Exam
 from model.training.augment import apply, draw
 from model.training.cases import FIRST_VALIDATION_SEED, Slices, training_slices
 from model.training.demo_card import draft_card, input_spec
