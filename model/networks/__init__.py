@@ -9,7 +9,9 @@ from torch import nn
 
 from model.networks.cmg import CMG, CMGConfig
 from model.networks.resenc import ResEncConfig, ResEncUNet
+from model.networks.segan import SegANConfig, SegANSegmentor
 from model.networks.transunet import TransUNet, TransUNetConfig
+from model.networks.uagan import UAGAN, UAGANConfig
 from model.networks.unet import UNet, UNetConfig
 from model.networks.unetpp import UNetPlusPlus, UNetPlusPlusConfig
 
@@ -28,6 +30,8 @@ def _dynunet(**kwargs: Any) -> nn.Module:
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": lambda **kwargs: UNet(UNetConfig(**kwargs)),
+    "segan": lambda **kwargs: SegANSegmentor(SegANConfig(**kwargs)),
+    "uagan": lambda **kwargs: UAGAN(UAGANConfig(**kwargs)),
     "unetpp": lambda **kwargs: UNetPlusPlus(UNetPlusPlusConfig(**kwargs)),
     "segresnet": _segresnet,
     "transunet": lambda **kwargs: TransUNet(TransUNetConfig(**kwargs)),
