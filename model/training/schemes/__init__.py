@@ -14,6 +14,7 @@ from model.training.recipe import Recipe
 from model.training.schemes.constrained import ConstrainedScheme
 from model.training.schemes.guided import GuidedScheme
 from model.training.schemes.supervised import SupervisedScheme
+from model.training.schemes.unified_recipe import UnifiedRecipeScheme
 
 
 class Scheme(Protocol):
@@ -39,6 +40,7 @@ SCHEMES: dict[str, Callable[[Recipe, torch.device, World, Begun], Scheme]] = {
     "supervised": SupervisedScheme,
     "constrained": ConstrainedScheme,
     "guided": GuidedScheme,
+    "unified": UnifiedRecipeScheme,
 }
 
 

@@ -27,6 +27,7 @@ from torch.optim import Adam
 
 from model.networks.segan import CriticConfig, SegANConfig, SegANCritic, SegANSegmentor, weighted_vector
 from model.networks.uagan import UAGAN, Discriminator, DiscriminatorConfig, UAGANConfig
+from model.training.distributed import World
 from model.training.losses_unified import (
     SEGAN_WEIGHTS,
     Terms,
@@ -58,6 +59,8 @@ class UnifiedSettings:
     modalities: int = 5
     side: int = 256
     width: float = 1.0
+    critic_width: float = 1.0
+    """Of the critic, as a share of `width`."""
     seed: int = 0
     tanh: bool = True
     lesion_prior: float = 0.05
@@ -119,13 +122,16 @@ class Answer:
 class UnifiedScheme:
     """The networks of one mode with their optimisers. `generator` is what is served once it is trained."""
 
-    def __init__(self, settings: UnifiedSettings, device: str = "cpu") -> None:
+    def __init__(self, settings: UnifiedSettings, device: str = "cpu", world: World | None = None) -> None:
         self.settings = settings
+        self._world = world or World()
         self.device = torch.device(device)
         self.step_number = 0
         with _chance(settings.seed, 0, self.device):
             self.generator = _generator(settings).to(self.device)
-            self.critic = SegANCritic(CriticConfig(1, settings.width, settings.bound)).to(self.device)
+            self.critic = SegANCritic(CriticConfig(1, settings.width * settings.critic_width, settings.bound)).to(
+                self.device
+            )
             self.discriminator = _discriminator(settings)
         self.critic.clip()
         self._networks: dict[str, nn.Module] = {"generator": self.generator, "critic": self.critic}
@@ -235,6 +241,7 @@ class UnifiedScheme:
     def _update(self, name: str, terms: Terms) -> None:
         self._optimisers[name].zero_grad(set_to_none=True)
         total(terms).backward()  # type: ignore[no-untyped-call]  # torch's stub
+        self._world.average_gradients(self._networks[name].parameters())
         self._optimisers[name].step()
 
     def _translation_terms(self, batch: UnifiedBatch, drawn: UnifiedBatch, epoch_share: float) -> Terms:

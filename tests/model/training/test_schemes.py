@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from model.cases import Case, write_case
+from model.engine import Engine, Fed
 from model.problems import TrainingProblem
 from model.training.loop import Trained, Training
+from model.training.publish import publish
 from model.training.recipe import Recipe
 from model.training.schemes.constrained import ConstrainedScheme
+from model.training.sources import split_of
 from model.volume import Volume
 
 PAIR_INPUTS = [
@@ -143,4 +146,61 @@ def test_two_phases_in_another_order_are_refused(
         source={"kind": "folder", "path": str(pair_folder), "training_share": 0.67, "validation_share": 0.33},
     )
     with pytest.raises(TrainingProblem, match="needs the roles portal-venous and arterial"):
+        trained(recipe, tmp_path / "run")
+
+
+def told(code: int, **more: Any) -> dict[str, Any]:
+    """An input of one channel in [-1, 1] with its place in the label."""
+    return {"kind": "planar", "modality_code": code, "size": 64, "channels": 1, "mean": [0.5], "std": [0.5], **more}
+
+
+@pytest.fixture(scope="module")
+def mixed_folder(tmp_path_factory: pytest.TempPathFactory, small_image: Callable[..., Any]) -> Path:
+    """Six patients, three with a T2WI and three with a CT: no patient has both."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for seed in range(6):
+        image = small_image(seed, "t2") if seed % 2 else small_image(seed, "ct", "portal-venous")
+        write_case(folder, Case(f"case-{seed}", f"patient-{seed}", "made in a test", "Apache-2.0", {"image": image}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("mode", "network"),
+    [
+        ("full", {"id": "uagan", "kwargs": {"modalities": 2, "width": 0.0625}}),
+        ("unified", {"id": "uagan", "kwargs": {"modalities": 2, "width": 0.0625, "translation": False}}),
+    ],
+)
+def test_modalities_are_learnt_by_one_network_that_is_then_served_for_each(
+    recipe_of: Callable[..., Recipe], mixed_folder: Path, tmp_path: Path, mode: str, network: dict[str, Any]
+) -> None:
+    recipe = recipe_of(
+        scheme="unified",
+        settings={"mode": mode, "critic_width": 0.5},
+        network=network,
+        inputs=[
+            told(0, modality="MR", weighting="t2", scaling={"kind": "percentiles"}),
+            told(1, modality="CT", weighting="ct", phase="portal-venous", scaling={"kind": "hu-window"}),
+        ],
+        output={"classes": ["background", "lesion"], "activation": "softmax"},
+        source={"kind": "folder", "path": str(mixed_folder), "training_share": 0.67, "validation_share": 0.33},
+        sampling={"lesion_share": 0.5, "balance_modalities": True},
+        images=8,
+        validation={"every_share": 1.0},
+    )
+    bundle = publish(recipe, trained(recipe, tmp_path / "run"), tmp_path / "out", workers=1)
+    engine = Engine(bundle, "cpu")
+    for source in split_of(recipe.source).training[:2]:
+        image = source.read().images["image"]
+        fed = {"image": Fed(image.volume, image.weighting, image.phase)}
+        assert engine.segment(fed).probability_DHW.shape == image.volume.array_DHW.shape
+
+
+def test_a_network_that_the_mode_does_not_train_is_refused(recipe_of: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = recipe_of(
+        scheme="unified",
+        network={"id": "unetpp", "kwargs": {}},
+        inputs=[told(0, modality="MR", weighting="t2", scaling={"kind": "percentiles"})],
+    )
+    with pytest.raises(TrainingProblem, match="is not what this mode"):
         trained(recipe, tmp_path / "run")
