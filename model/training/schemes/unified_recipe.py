@@ -14,6 +14,7 @@ from model.networks import build_network
 from model.problems import TrainingProblem
 from model.training.batches import PlanarBatch
 from model.training.distributed import World
+from model.training.losses_unified import SEGAN_WEIGHTS, UnifiedWeights
 from model.training.recipe import Recipe
 from model.training.schemes.supervised import checked
 from model.training.schemes.unified import UnifiedBatch, UnifiedScheme, UnifiedSettings
@@ -60,6 +61,7 @@ class UnifiedRecipeScheme:
                 discriminator_rate=settings.generator_rate,
                 critic_rate=settings.critic_rate,
                 flat_share=settings.flat_share,
+                weights=SEGAN_WEIGHTS if settings.mode == "segan" else UnifiedWeights(),
             ),
             str(device),
             world,
@@ -91,7 +93,7 @@ class UnifiedRecipeScheme:
 
 def _input_of(recipe: Recipe) -> tuple[str, int]:
     """The one role and the side of its pictures, one channel in [−1, 1]."""
-    roles = {spec.role for spec in recipe.inputs}
+    roles, side = {spec.role for spec in recipe.inputs}, 0
     for spec in recipe.inputs:
         if not isinstance(spec, PlanarInput) or (spec.channels, spec.mean, spec.std) != (1, (0.5,), (0.5,)):
             raise TrainingProblem(
@@ -111,5 +113,5 @@ def _require_served(recipe: Recipe, generator: nn.Module) -> None:
     if {k: v.shape for k, v in served.items()} != {k: v.shape for k, v in trained.items()}:
         raise TrainingProblem(
             f"{recipe.name}: network {recipe.network.id} {recipe.network.kwargs} is not what this mode of the scheme "
-            "trains; full and unified train uagan (with and without `translation`), segan trains segan with in_channels 1"
+            "trains: full and unified train uagan, with and without translation, segan trains segan with in_channels 1"
         )
