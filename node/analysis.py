@@ -7,10 +7,6 @@ with the reason that a person reads.
 
 from __future__ import annotations
 
-import itertools
-import json
-import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from model.exchange import ExchangeProblem, read_probability, write_volume
-from model.findings import Finding, bounding_box, find_lesions
-from model.volume import Buffer, Labels, Mask
+from model.findings import Finding, find_lesions
+from model.volume import Buffer, Mask
 from node.bundles import BundleCard, card_roles, card_spec
 from node.config import Config
 from node.config_routes import Route
@@ -35,7 +31,6 @@ from node.dicom.context import BundleFacts, EncodeContext, Equipment, Predecesso
 from node.dicom.seg import encode_seg
 from node.dicom.sr import encode_refusal_sr, encode_sr
 from node.dicom.terms import missing_terms
-from node.dicom.uids import mint_tracking_uid
 from node.dicom.volume import SourceVolume, read_volume
 from node.domain import GivenImage, Inference, JobOrder, ResultObject
 from node.errors import (
@@ -47,33 +42,28 @@ from node.errors import (
     UnreadableInstance,
     VolumeRefusal,
 )
+from node.job_files import (
+    FINDINGS_NAME,
+    MASK_NAME,
+    OVERLAY_NAME,
+    read_findings,
+    read_mask,
+    read_remarks,
+    summarise,
+    write_findings,
+    write_mask,
+)
 from node.overlay import draw_overlay
+from node.tracking import Previous, name_lesions
 from node.yaml_file import line_of, parse_yaml
 
-log = logging.getLogger(__name__)
-
-MASK_NAME = "mask.npz"
-FINDINGS_NAME = "findings.json"
-OVERLAY_NAME = "overlay.png"
 MANUFACTURER = "crlm-node"
-ROLE = "image"
 
 
 class Segmenter(Protocol):
     """What runs a network: node.inference.EngineProcess."""
 
     def segment(self, bundle: Path, images: Mapping[str, GivenImage], out: Path) -> Inference: ...
-
-
-@dataclass(frozen=True)
-class Previous:
-    """The delivered result that a new one replaces."""
-
-    version: int
-    sr_series_uid: str
-    sr_instance_uid: str
-    folder: Path
-    tracking: tuple[Tracking, ...]
 
 
 class Ledger(Protocol):
@@ -210,10 +200,10 @@ class Analysis:
         in_engine = self._engine.segment(card.path, images, probability_path)
         clock.lap("engine")
         mask, findings = find_lesions(read_probability(probability_path), source.volume, card.card.output)
-        _write_mask(folder / MASK_NAME, mask)
+        write_mask(folder / MASK_NAME, mask)
         clock.lap("find")
         seconds = {**clock.seconds, **in_engine.seconds}
-        _write_findings(folder / FINDINGS_NAME, order, card, source, findings, in_engine.remarks, seconds)
+        write_findings(folder / FINDINGS_NAME, order, card, source, findings, in_engine.remarks, seconds)
         return {"lesion_count": len(findings), "seconds": seconds}
 
     def _encode(self, order: JobOrder, folder: Path) -> dict[str, Any]:
@@ -363,142 +353,6 @@ def require_terms(config: Config) -> None:
         raise ConfigurationError(
             f"{path}:{line}: terms: {', '.join(missing)} not there; copy the lines from the file that ships"
         )
-
-
-def summarise(findings: Sequence[Finding]) -> dict[str, Any]:
-    """What lists show of a result: how many lesions, how much, how long the longest."""
-    return {
-        "lesion_count": len(findings),
-        "total_volume_ml": round(sum(finding.volume_ml for finding in findings), 3),
-        "longest_axis_mm": round(max((finding.long_axis_mm for finding in findings), default=0.0), 1),
-    }
-
-
-def name_lesions(mask: Mask, previous: Previous | None) -> list[Tracking]:
-    """A tracking identity per lesion: the predecessor's where most of a lesion's overlap lies in one of its
-    lesions and they share a grid, else a new one. Two lesions never share an identity: the larger overlap has it.
-
-    New ones are numbered on from the highest number of the predecessor, also above those that nobody inherits: in
-    one study the name of a lesion that is gone must not come to mean another one.
-    """
-    inherited = _inherited(mask, previous) if previous else {}
-    unused = itertools.count(1 + max((_number_in(item) for item in previous.tracking), default=0) if previous else 1)
-    return [
-        inherited.get(number) or Tracking(identifier=f"Lesion {next(unused)}", uid=mint_tracking_uid())
-        for number in range(1, mask.count + 1)
-    ]
-
-
-def _number_in(tracking: Tracking) -> int:
-    """The number that an identifier ends in, 0 where it ends in none."""
-    digits = re.search(r"[0-9]+$", tracking.identifier)
-    return int(digits.group()) if digits else 0
-
-
-def _inherited(mask: Mask, previous: Previous) -> dict[int, Tracking]:
-    try:
-        earlier = read_mask(previous.folder / MASK_NAME)
-    except ObjectError:
-        return {}  # its folder is gone: no overlap can be seen any more
-    if earlier.labels_DHW.shape != mask.labels_DHW.shape or not np.allclose(
-        earlier.affine_lps_mm, mask.affine_lps_mm, atol=1e-3
-    ):
-        return {}
-    both = (mask.labels_DHW > 0) & (earlier.labels_DHW > 0)
-    pairs, counts = np.unique(np.stack([mask.labels_DHW[both], earlier.labels_DHW[both]]), axis=1, return_counts=True)
-    given: dict[int, Tracking] = {}
-    taken: set[int] = set()
-    for index in np.argsort(-counts, kind="stable"):
-        new, old = int(pairs[0, index]), int(pairs[1, index])
-        if new not in given and old not in taken and old <= len(previous.tracking):
-            given[new] = previous.tracking[old - 1]
-            taken.add(old)
-    return given
-
-
-def _write_mask(path: Path, mask: Mask) -> None:
-    """Only the box that holds lesions is written: most of a mask is nothing."""
-    box = bounding_box(mask.labels_DHW > 0) or (slice(0, 0),) * 3
-    draft = path.with_suffix(".part")
-    with draft.open("wb") as file:
-        np.savez_compressed(
-            file,
-            labels=mask.labels_DHW[box],
-            low=np.array([axis.start for axis in box]),
-            shape=np.array(mask.labels_DHW.shape),
-            affine_lps_mm=mask.affine_lps_mm,
-        )
-    draft.replace(path)
-
-
-def read_mask(path: Path) -> Mask:
-    """The mask that `segment` left. Raises ObjectError where it is missing or cut short."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            labels_DHW: Labels = np.zeros(tuple(stored["shape"]), np.uint16)
-            box = tuple(slice(int(a), int(a) + n) for a, n in zip(stored["low"], stored["labels"].shape, strict=True))
-            labels_DHW[box] = stored["labels"]
-            return Mask(labels_DHW, stored["affine_lps_mm"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
-
-
-def _write_findings(
-    path: Path,
-    order: JobOrder,
-    bundle: BundleCard,
-    source: SourceVolume,
-    findings: Sequence[Finding],
-    remarks: Sequence[str],
-    seconds: Mapping[str, float],
-) -> None:
-    content = {
-        "condition": order.condition,
-        "time_point": order.time_point.value,
-        "series_uid": source.series_uid,
-        "b_value_s_mm2": source.b_value_s_mm2,
-        "derivation": source.derivation or None,
-        "bundle": {
-            "name": bundle.card.name,
-            "version": bundle.card.version,
-            "sha256": bundle.card.sha256,
-            "is_demo": bundle.card.is_demo,
-        },
-        "warning": "demo weights trained on phantoms; for no clinical use" if bundle.card.is_demo else "research use",
-        "remarks": list(remarks),
-        "seconds": {step: round(value, 4) for step, value in seconds.items()},
-        **summarise(findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
-def read_findings(path: Path) -> tuple[Finding, ...]:
-    """The findings that `segment` left. Raises ObjectError where they are missing or of another form."""
-    try:
-        items = _content(path)["findings"]
-        return tuple(Finding(**{name: _tuples(value) for name, value in item.items()}) for item in items)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
-
-
-def read_remarks(path: Path) -> tuple[str, ...]:
-    """What the engine had to say of the run. Raises ObjectError where the file is missing or no JSON."""
-    # a file of an earlier version has none
-    return tuple(map(str, _content(path).get("remarks", ())))
-
-
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _outcome(step: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from model.metrics import Overlap
 from model.metrics_lesions import match_lesions
-from node.analysis import FINDINGS_NAME, OVERLAY_NAME, read_findings
 from node.dicom.seg_read import read_seg_labels
+from node.job_files import FINDINGS_NAME, OVERLAY_NAME, read_findings
 
 
 @dataclass(frozen=True)

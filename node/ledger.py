@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from node.analysis import Previous
 from node.config import Config
 from node.database import Database, Rows, moment_of
 from node.database_jobs import Job, job_of, objects_of, series_slot
@@ -19,6 +18,7 @@ from node.dicom.uids import derived_uid
 from node.domain import JobOrder
 from node.errors import ObjectError
 from node.spool import Spool
+from node.tracking import Previous
 
 FIRST_SERIES_NUMBER = 90000
 SERIES_NUMBERS_A_JOB = 10

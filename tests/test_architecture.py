@@ -32,7 +32,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("node.migrations",),
     ("node.evidence", "node.spool", "node.database", "node.bundles"),
     ("node.studies",),
-    ("node.peers", "node.overlay"),
+    ("node.peers", "node.overlay", "node.job_files"),
+    ("node.tracking",),
     ("node.analysis", "node.delivery", "node.inference"),
     # receiver and assembly hand on by file and by value, so they stand beside those who decide, not above them
     ("node.scp", "node.assembly", "node.routing", "node.timepoint", "node.inputs", "node.ledger", "node.jobs"),
@@ -77,7 +78,9 @@ MODEL_USERS = (
     "node.roles.work",
     "node.demo",
     "node.doctor",
+    "node.job_files",
     "node.overlay",
+    "node.tracking",
     "node.inference",
     "node.cli",
 )

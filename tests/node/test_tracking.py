@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from model.volume import Mask
-from node.analysis import MASK_NAME, Previous, name_lesions
 from node.dicom.context import Tracking
 from node.dicom.uids import mint_tracking_uid
+from node.job_files import MASK_NAME, write_mask
+from node.tracking import Previous, name_lesions
 
 Box = tuple[slice, slice, slice]
 
@@ -38,13 +39,7 @@ def result_of(tmp_path: Path) -> Callable[..., Previous]:
     """A delivered result with these lesions, named as given or "Lesion 1", "Lesion 2", …"""
 
     def make(mask: Mask, names: Sequence[str] = ()) -> Previous:
-        np.savez(
-            tmp_path / MASK_NAME,
-            labels=mask.labels_DHW,
-            low=np.zeros(3, int),
-            shape=np.array(mask.labels_DHW.shape),
-            affine_lps_mm=mask.affine_lps_mm,
-        )
+        write_mask(tmp_path / MASK_NAME, mask)
         chosen = names or [f"Lesion {number}" for number in range(1, mask.count + 1)]
         tracking = tuple(Tracking(name, mint_tracking_uid()) for name in chosen)
         return Previous(1, "1.2.3", "1.2.4", tmp_path, tracking)
