@@ -7,6 +7,8 @@ whole file or none.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,12 +46,13 @@ def write_mask(path: Path, mask: Mask) -> None:
 def read_mask(path: Path) -> Mask:
     """The mask that `write_mask` left. Raises ObjectError where it is missing or cut short."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # opened here: np.load leaves a file open that is no archive
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             labels_DHW: Labels = np.zeros(tuple(stored["shape"]), np.uint16)
             box = tuple(slice(int(a), int(a) + n) for a, n in zip(stored["low"], stored["labels"].shape, strict=True))
             labels_DHW[box] = stored["labels"]
             return Mask(labels_DHW, stored["affine_lps_mm"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ObjectError(f"{path.name} of the job cannot be read ({type(error).__name__}); retry the job") from error
 
 
