@@ -8,12 +8,15 @@ Object Change Management; titles of PS3.16 CID 7011).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from node.config_routes import Trust
 from node.dicom.header import text, value
+from node.domain import SeriesKey
+from node.evidence import read_series
 from node.evidence_facts import SEVERAL_IN_SERIES, SEVERAL_IN_STUDY, SeriesEvidence, Sign, VolumeFacts
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -25,6 +28,23 @@ TITLES = {
     "113039": "data retention policy expired",
 }
 """Document titles (DCM) that reject what the note lists; any other title only points at it."""
+
+
+@dataclass(frozen=True)
+class StudyEvidence:
+    """What the headers of a study tell: series by series, and of each volume what only the whole study tells."""
+
+    series: Mapping[SeriesKey, SeriesEvidence]
+    volumes: tuple[VolumeFacts, ...]
+
+
+def read_study(
+    headers: Mapping[SeriesKey, Mapping[Path, Dataset]], keywords: Iterable[str] = (), trust: Sequence[Trust] = ()
+) -> StudyEvidence:
+    """The evidence of a study's series; each has a header at least. `keywords` and `trust` as for `read_series`."""
+    series = {key: read_series(found, keywords, trust) for key, found in headers.items()}
+    everything = {path: dataset for found in headers.values() for path, dataset in found.items()}
+    return StudyEvidence(series, tuple(volumes_of(list(series.values()), everything)))
 
 
 def rejections(headers: Iterable[Dataset]) -> dict[str, Sign]:

@@ -7,7 +7,6 @@ longer wanted and was not delivered is superseded; what was delivered is replace
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,22 +15,11 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from node import logs
 from node.assembly import SeriesReady, StudyReady, generation_of
 from node.bundles import BundleCard
 from node.config import Config
 from node.database import Database, Rows, iso, utc_now
-from node.database_jobs import (
-    Job,
-    add_job,
-    add_next_run,
-    add_remark,
-    job_of,
-    list_jobs,
-    objects_of,
-    record_state,
-    set_generation,
-)
+from node.database_jobs import job_of
 from node.database_studies import (
     known_markers,
     patient_key,
@@ -42,39 +30,17 @@ from node.database_studies import (
     studies_to_look_at,
     study_of,
 )
-from node.delivery_records import cancel_job, has_results, supersede
 from node.dicom.header import text
-from node.domain import Decision, JobOrder, JobState, SeriesKey
-from node.evidence import SeriesEvidence, Sign, StudyHeader, read_series
-from node.evidence_study import rejections, volumes_of
+from node.domain import Decision, JobOrder, SeriesKey
+from node.evidence import StudyHeader
+from node.evidence_study import StudyEvidence, read_study, rejections
 from node.history import known_time_point, touched_by
 from node.inputs import role_input
+from node.orders_jobs import Wanted, judged, settle, take_back
 from node.routing import Pick, StudyDecision, Wait, as_json, decide
 from node.routing_criteria import SEVERITY
 from node.spool import Spool
 from node.timepoint import by_tag_rules
-
-log = logging.getLogger("node.orders")
-
-BETTER_CAME = "a better series came after a result was delivered; confirm to replace that result"
-REPLACED = "a newer decision on the study replaces it"
-NOT_YET_DELIVERED = frozenset(
-    {JobState.HELD, JobState.QUEUED, JobState.SEGMENTING, JobState.ENCODING, JobState.SENDING}
-)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A job that should exist: its order, whether it may run, and if not why."""
-
-    order: JobOrder
-    pick: Pick
-    sources: tuple[SeriesReady, ...]
-    generation: str
-    is_demo: bool
-    hold_reason: str | None = None
-    is_confirmed: bool = False
-    """A person said that these series are of that condition."""
 
 
 class Orders:
@@ -102,15 +68,14 @@ class Orders:
         series = {item.key: item for item in ready.series if item.headers}
         if not series:
             return []
-        keywords = self._config.node.time_point.keywords
-        evidence = {key: read_series(item.headers, keywords, self._config.trust) for key, item in series.items()}
+        headers = {key: item.headers for key, item in series.items()}
+        evidence = read_study(headers, self._config.node.time_point.keywords, self._config.trust)
         with self._database.begin() as rows:
             header = self._record_study(rows, ready, series, evidence)
         self._look_up(header)  # no transaction is open while a peer takes its time
         with self._database.read() as rows:
             finding = known_time_point(rows, header, self._config)
-        headers = {path: dataset for item in series.values() for path, dataset in item.headers.items()}
-        decision = decide(volumes_of(list(evidence.values()), headers), self._config.routes, finding, waited_s=waited_s)
+        decision = decide(evidence.volumes, self._config.routes, finding, waited_s=waited_s)
         # files are hashed here, while no transaction keeps other writers waiting
         offers = [self._offer(header, series, pick) for pick in decision.picks]
         with self._database.begin() as rows:
@@ -121,9 +86,10 @@ class Orders:
                 for row in series_of_study(rows, header.study_uid)
                 if row.confirmed_condition
             }
-            wanted = [_judged(offer, confirmed) for offer in offers]
-            taken_back = self._take_back(rows, header.study_uid, rejections(headers.values()))
-            return self._settle(rows, header.study_uid, wanted, taken_back)
+            wanted = [judged(offer, confirmed) for offer in offers]
+            rejected = rejections(dataset for item in series.values() for dataset in item.headers.values())
+            taken_back = take_back(rows, header.study_uid, rejected)
+            return settle(rows, self._spool, header.study_uid, wanted, taken_back)
 
     def remind(self) -> int:
         """Have studies looked at again whose routes have waited long enough for other roles; returns how many."""
@@ -166,12 +132,12 @@ class Orders:
         rows: Rows,
         ready: StudyReady,
         series: Mapping[SeriesKey, SeriesReady],
-        evidence: Mapping[SeriesKey, SeriesEvidence],
+        evidence: StudyEvidence,
     ) -> StudyHeader:
         newest, oldest = _newest_and_oldest(series.values())
         dataset = next(item.headers[newest] for item in series.values() if newest in item.headers)
         header = replace(
-            next(found.header for key, found in evidence.items() if newest in series[key].headers),
+            next(found.header for key, found in evidence.series.items() if newest in series[key].headers),
             called_ae=_ae(dataset, "ReceivingApplicationEntityTitle"),
             calling_ae=_ae(dataset, "SendingApplicationEntityTitle"),
         )
@@ -182,7 +148,7 @@ class Orders:
             text(dataset, "PatientName"),
         )
         by_rules = by_tag_rules(header, self._config.node.time_point)
-        modalities = {volume.modality for found in evidence.values() for volume in found.volumes}
+        modalities = {volume.modality for volume in evidence.volumes}
         before = study_of(rows, header.study_uid)
         after = record_study(
             rows,
@@ -210,17 +176,18 @@ class Orders:
         rows: Rows,
         header: StudyHeader,
         series: Mapping[SeriesKey, SeriesReady],
-        evidence: Mapping[SeriesKey, SeriesEvidence],
+        evidence: StudyEvidence,
         decision: StudyDecision,
     ) -> None:
         explained = as_json(decision)
         for key, item in series.items():
-            told = told_of_series(explained, evidence[key].series_uid)
+            series_uid = evidence.series[key].series_uid
+            told = told_of_series(explained, series_uid)
             record_series(
                 rows,
                 key.marker,
                 study_uid=header.study_uid,
-                series_uid=evidence[key].series_uid,
+                series_uid=series_uid,
                 generation=item.generation,
                 instance_count=len(item.headers),
                 decision=told.decision,
@@ -254,105 +221,6 @@ class Orders:
             generation=self._generation(_keys(order)),
             is_demo=card.card.is_demo if card else False,
         )
-
-    def _take_back(self, rows: Rows, study_uid: str, rejected: Mapping[str, Sign]) -> set[str]:
-        """End the jobs whose images their archive has taken back; those that a peer has results of are marked.
-
-        Returns the ids of all of them.
-        """
-        taken_back: set[str] = set()
-        for job in list_jobs(rows, study_uid=study_uid) if rejected else ():
-            uids = (item.sop_instance_uid for given in job.order.inputs.values() for item in given.every_instance)
-            sign = next((rejected[uid] for uid in uids if uid in rejected), None)
-            if sign is None:
-                continue
-            taken_back.add(job.job_id)
-            cancel_job(rows, job.job_id, sign.what, utc_now())
-            if has_results(rows, job):
-                add_remark(rows, job.job_id, f"results are at a peer, but {sign.what}")
-        return taken_back
-
-    def _settle(self, rows: Rows, study_uid: str, wanted: Sequence[Wanted], taken_back: set[str]) -> list[str]:
-        """Make the study's jobs those that are wanted; returns the ids of jobs that may run now."""
-        known = list_jobs(rows, study_uid=study_uid)
-        keep = {wish.order.content_key for wish in wanted}
-        left = [job for job in known if job.content_key not in keep]
-        for job in left:
-            if job.job_id in taken_back:
-                continue
-            if job.state in NOT_YET_DELIVERED:
-                supersede(rows, job.job_id, REPLACED, utc_now())
-            elif job.state is JobState.COMMITTED and has_results(rows, job):
-                add_remark(rows, job.job_id, f"results are at a peer, but {REPLACED}")
-        to_run = [self._settle_one(rows, wish, known, left) for wish in wanted]
-        return [job_id for job_id in to_run if job_id is not None]
-
-    def _settle_one(self, rows: Rows, wish: Wanted, known: Sequence[Job], left: Sequence[Job]) -> str | None:
-        """`left` are the known jobs that nobody wants any more."""
-        runs = [job for job in known if job.content_key == wish.order.content_key]
-        latest = max(runs, key=lambda job: job.run, default=None)
-        replaced = _delivered(rows, wish.order, [job for job in known if job not in runs], left)
-        is_better = replaced is not None and not _same_series(replaced.order, wish.order)
-        if is_better and wish.hold_reason is None and not wish.is_confirmed:
-            wish = replace(wish, hold_reason=BETTER_CAME)
-        if latest is None:
-            return self._add(rows, wish, replaced)
-        if latest.state is JobState.SUPERSEDED:
-            again = add_next_run(
-                rows,
-                latest,
-                wish.hold_reason or "the series is again what it was",
-                state=JobState.HELD if wish.hold_reason else JobState.QUEUED,
-            )
-            set_generation(rows, again.job_id, wish.generation)
-            return None if wish.hold_reason else again.job_id
-        if latest.state.is_final:
-            held = next((source.held for source in wish.sources if source.held), None)
-            if held and has_results(rows, latest):
-                add_remark(rows, latest.job_id, f"results are at a peer, but {held}")
-            return None
-        set_generation(rows, latest.job_id, wish.generation)
-        if latest.state is not JobState.HELD or objects_of(rows, latest.job_id):
-            return None  # it is on its way, or was held for a reason that is not ours
-        if wish.hold_reason is None:
-            record_state(rows, latest.job_id, JobState.QUEUED, "released")
-            return latest.job_id
-        if wish.hold_reason != latest.reason:
-            record_state(rows, latest.job_id, JobState.HELD, wish.hold_reason)
-        return None
-
-    def _add(self, rows: Rows, wish: Wanted, replaced: Job | None) -> str | None:
-        wish = replace(wish, order=self._unused(wish.order))
-        add_job(
-            rows,
-            wish.order,
-            spool_id=self._spool.spool_id,
-            is_demo=wish.is_demo,
-            generation=wish.generation,
-            state=JobState.HELD if wish.hold_reason else JobState.QUEUED,
-            reason=wish.hold_reason or "",
-            predecessor_job_id=replaced.job_id if replaced else None,
-        )
-        study = logs.pseudonym(wish.order.study_uid)
-        logs.event(
-            log,
-            "job ordered",
-            study=study,
-            condition=wish.order.condition,
-            job=wish.order.job_id,
-            held=wish.hold_reason,
-        )
-        return None if wish.hold_reason else wish.order.job_id
-
-    def _unused(self, order: JobOrder) -> JobOrder:
-        """The order's first run that left nothing in the spool.
-
-        A folder without a row is of a database that was lost: its results may lie at a peer, and their UIDs must not
-        get another content.
-        """
-        while (self._spool.path / "jobs" / order.job_id).exists():
-            order = replace(order, run=order.run + 1)
-        return order
 
     def _generation(self, keys: Sequence[SeriesKey]) -> str:
         digests = [generation_of(self._spool.instances(key)) for key in keys]
@@ -395,50 +263,6 @@ def _end_of_patience(decision: StudyDecision) -> str | None:
     """When the first of the routes that wait for other roles gives up."""
     ends = [_waits_since(wait) + timedelta(seconds=wait.route.patience_s) for wait in decision.waits]
     return iso(min(ends)) if ends else None
-
-
-def _judged(offer: Wanted, confirmed: Mapping[str, str | None]) -> Wanted:
-    """The offer with what a person said of its series, and whether a person must look first."""
-    is_confirmed = any(confirmed.get(volume.series_uid) == offer.pick.condition for _, volume in offer.pick.inputs)
-    return replace(offer, is_confirmed=is_confirmed, hold_reason=_hold_reason(offer, is_confirmed=is_confirmed))
-
-
-def _hold_reason(offer: Wanted, *, is_confirmed: bool) -> str | None:
-    """Why a person must look first; None where the job may run."""
-    pick = offer.pick
-    held = next((source.held for source in offer.sources if source.held), None) or pick.hold_reason
-    if held:
-        return held
-    if is_confirmed:
-        return None
-    incomplete = next((source.incomplete for source in offer.sources if source.incomplete), None)
-    if incomplete:
-        return f"needs confirmation: {incomplete}"
-    if pick.decision is Decision.CONFIRM:
-        doubts = [reason.what for reason in pick.reasons if not reason.is_for]
-        return f"needs confirmation: {doubts[0] if doubts else 'the evidence is thin'}"
-    return None
-
-
-def _delivered(rows: Rows, order: JobOrder, known: Sequence[Job], left: Sequence[Job]) -> Job | None:
-    """The latest job whose delivered results the order's will take the place of.
-
-    It is of the same condition; or it is wanted no more, and had only a part of the series that the order takes
-    together.
-    """
-    for job in known:  # newest first
-        is_part = job in left and _series(job.order) < _series(order)
-        if (job.condition == order.condition or is_part) and has_results(rows, job):
-            return job
-    return None
-
-
-def _same_series(one: JobOrder, other: JobOrder) -> bool:
-    return _series(one) == _series(other)
-
-
-def _series(order: JobOrder) -> set[str]:
-    return {given.series_uid for given in order.inputs.values()}
 
 
 def _keys(order: JobOrder) -> list[SeriesKey]:

@@ -18,8 +18,7 @@ from node.database_studies import SeriesRow, Study, series_of_study, studies_sin
 from node.dicom.header import read_header
 from node.domain import SeriesKey
 from node.errors import UnreadableInstance
-from node.evidence import read_series
-from node.evidence_study import volumes_of
+from node.evidence_study import read_study
 from node.history import known_time_point
 from node.orders import SeriesTold, told_of_series, waited_s
 from node.routing import as_json, decide
@@ -52,21 +51,19 @@ def retry_since(config: Config, spool: Spool, database: Database, since: datetim
 
 def _retry(rows: Rows, study: Study, config: Config, spool: Spool) -> Iterator[Retrial]:
     known = series_of_study(rows, study.study_uid)
-    headers = {row.marker: _headers(spool, SeriesKey.of_marker(row.marker)) for row in known}
-    keywords = config.node.time_point.keywords
-    evidence = {marker: read_series(found, keywords, config.trust) for marker, found in headers.items() if found}
-    if not evidence:
+    keys = [SeriesKey.of_marker(row.marker) for row in known]
+    headers = {key: found for key in keys if (found := _headers(spool, key))}
+    if not headers:
         yield from (Retrial(study.study_uid, row.series_uid, _before(row), None) for row in known)
         return
+    evidence = read_study(headers, config.node.time_point.keywords, config.trust)
     header = replace(
-        next(iter(evidence.values())).header, called_ae=study.called_ae or "", calling_ae=study.calling_ae or ""
+        next(iter(evidence.series.values())).header, called_ae=study.called_ae or "", calling_ae=study.calling_ae or ""
     )
     finding = known_time_point(rows, header, config)
-    everything = {path: dataset for found in headers.values() for path, dataset in found.items()}
-    volumes = volumes_of(list(evidence.values()), everything)
-    explained = as_json(decide(volumes, config.routes, finding, waited_s=waited_s))
-    for row in known:
-        after = told_of_series(explained, row.series_uid) if row.marker in evidence else None
+    explained = as_json(decide(evidence.volumes, config.routes, finding, waited_s=waited_s))
+    for row, key in zip(known, keys, strict=True):
+        after = told_of_series(explained, row.series_uid) if key in headers else None
         yield Retrial(study.study_uid, row.series_uid, _before(row), after)
 
 

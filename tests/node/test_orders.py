@@ -28,7 +28,8 @@ from node.database_studies import SeriesRow, list_studies, list_therapies, serie
 from node.domain import JobState, Receipt, SeriesKey, TimePoint
 from node.jobs_client import JobsClient, NotPossibleNow
 from node.operator import OperatorError, confirm_job, enter_therapies, retry_job, withdraw_therapy
-from node.orders import REPLACED, Orders
+from node.orders import Orders
+from node.orders_jobs import REPLACED
 from node.retrial import retry_since
 from node.spool import Spool, folder_name
 from node.tables import job_events, jobs, series
