@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,19 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from node.config import Config
+from node.database_outage import AWAY, Outage
 from node.errors import ConfigurationError, DatabaseAway, NodeError
 from node.tables import REVISION
 
 Rows = Connection
 """An open transaction on the tables."""
 
+__all__ = ["AWAY", "Database", "Rows", "create_database_engine", "iso", "moment_of", "read_revision", "utc_now"]
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10
+"""A PostgreSQL whose machine is off is given up then; the URL may say another `connect_timeout`."""
 _MIGRATION_LOCK = 0x43524C4D  # one migrator at a time on PostgreSQL; any number that nobody else uses
 
 
@@ -37,6 +42,7 @@ class Database:
     """An opened database at the revision that this code knows."""
 
     engine: Engine
+    outage: Outage = field(default_factory=Outage, compare=False, repr=False)
 
     @classmethod
     def open(cls, config: Config) -> Database:
@@ -59,13 +65,13 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Rows]:
         """A transaction that may write: all of it or nothing."""
-        with self.engine.begin() as connection:
+        with self.outage.watch(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Rows]:
         """A transaction that only reads, and on SQLite keeps no writer waiting."""
-        with self.engine.connect().execution_options(only_reads=True) as connection:
+        with self.outage.watch(), self.engine.connect().execution_options(only_reads=True) as connection:
             yield connection
 
     def close(self) -> None:
@@ -85,7 +91,9 @@ def create_database_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed)
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        patience = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+        named = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(named, pool_pre_ping=True, connect_args=patience)
     raise ConfigurationError(
         f"node.yaml: database.url: {parsed.get_backend_name()} is not supported; write sqlite or postgresql+psycopg"
     )

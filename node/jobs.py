@@ -6,7 +6,6 @@ workflows below, what their steps do (jobs_steps.py), what finds the lost (jobs_
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from node.config import Config
 from node.database import Database
 from node.domain import PIPELINE_VERSION, JobOrder, Receipt, ResultObject
 from node.jobs_executor import ExecutorLease
+from node.jobs_logging import join_logs
 from node.jobs_queues import (
     ANALYSE,
     APPLICATION,
@@ -211,8 +211,7 @@ def _launch(config: Config, name: str, spool_id: str, steps: Steps, pace: Pace) 
     global _steps, _retries_s
     _steps, _retries_s = steps, pace.step_retries_s
     create_system_database_file(config)
-    # with a handler of ours in place the library adds none of its own, and its records go where ours go
-    logging.getLogger("dbos").addHandler(logging.NullHandler())
+    join_logs(steps.database.outage)
     settings: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": system_database_url(config),

@@ -58,6 +58,7 @@ class ExecutorLease:
         """
         if self._engine.dialect.name != "postgresql" or (self._session and _is_connected(self._session)):
             return
+        self._session = None  # where the server is away, the next call begins here again
         session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         until_s = time.monotonic() + _PATIENCE_S
         while not _try_advisory(session, self.executor_id):

@@ -16,9 +16,10 @@ from datetime import datetime
 from dbos import DBOS, EnqueueOptions, WorkflowStatus
 from sqlalchemy.exc import DBAPIError
 
-from node.database import moment_of, utc_now
+from node.database import AWAY, moment_of, utc_now
 from node.database_deliveries import Delivery, due_commitments
 from node.database_jobs import Job, add_next_run, job_of, list_jobs, record_state
+from node.database_outage import told
 from node.delivery import Peers
 from node.delivery_records import apply_commitment_report, due, pass_deadline, settle_attempt, settle_request
 from node.domain import PIPELINE_VERSION, JobState, Receipt
@@ -107,9 +108,11 @@ class Sweep:
                     if (now - last_reconcile).total_seconds() >= self._pace.reconcile_s:
                         last_reconcile = now
                         self.reconcile()
+                except AWAY as error:
+                    # everything is still written there, so look again
+                    self._steps.database.outage.note(told(error))
                 except DBAPIError as error:
-                    # the database is away or locked: everything is still written there, so look again
-                    event(log, "database does not answer", level=logging.WARNING, error=type(error.orig).__name__)
+                    event(log, "database refuses", level=logging.WARNING, error=type(error.orig).__name__)
         except Exception as error:  # noqa: BLE001 - carried to raise_if_broken, in the thread that can end the process
             self._broken = error
 

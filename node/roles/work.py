@@ -23,7 +23,7 @@ from node.analysis import Analysis, require_terms, warm_up
 from node.assembly import Assembler, StudyReady
 from node.bundles import BundleCard, cards_of
 from node.config import Config, DimsePeer, load_config
-from node.database import Database
+from node.database import AWAY, Database
 from node.database_deliveries import CommitmentState, commitment_of
 from node.domain import Receipt, ResultObject
 from node.errors import BundleError, NodeError, PeerError
@@ -125,6 +125,9 @@ def _decide(ready: StudyReady, assembler: Assembler, orders: Orders, jobs: Jobs,
     study = logs.pseudonym(ready.study_key)
     try:
         to_run = orders.consider(ready)
+    except AWAY:
+        assembler.put_back(ready)  # no fault of the study's, and told by the database's outage
+        return
     except Exception as error:  # whatever one study's headers do to us, the other studies go on
         failures[ready.study_key] += 1
         facts = {"study": study, "failures": failures[ready.study_key]}
@@ -151,7 +154,9 @@ def _look_again(orders: Orders, history: HistoryLookUp) -> None:
             logs.event(log, "studies wait no longer for other series", studies=count)
         if count := history.look_again():
             logs.event(log, "earlier studies are looked up again", questions=count)
-    except Exception:  # the database may be away for a moment; what is due stands there
+    except AWAY:
+        pass  # told by the database's outage; what is due stands there
+    except Exception:  # one study's row must not end the node
         log.exception("studies not looked at again")
 
 

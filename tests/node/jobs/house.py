@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -268,6 +269,17 @@ class Postgres:
         name = _unique_name()
         self._execute("postgres", f"CREATE SCHEMA {name}")
         return f"{self._url('postgres')}?options=-csearch_path%3D{name}"
+
+    @contextmanager
+    def away(self, url: str) -> Iterator[None]:
+        """In this block a database that `create_database` made takes no connection, and has lost those it had."""
+        name = url.rpartition("/")[2]
+        self._execute("postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        self._execute("postgres", f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        try:
+            yield
+        finally:
+            self._execute("postgres", f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
 
     def _execute(self, database: str, statement: str) -> None:
         engine = create_engine(self._url(database), isolation_level="AUTOCOMMIT")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from node.database import create_database_engine
 from node.errors import ConfigurationError
 from node.jobs_executor import ExecutorLease
 from node.jobs_queues import executor_id, is_of_spool
+from tests.node.jobs.house import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -66,6 +68,36 @@ def test_on_postgresql_a_lease_outlives_a_lost_connection(postgres_schema: str, 
             assert observer.is_alive("spool-0")
     engine.dispose()
     other.dispose()
+
+
+def test_on_postgresql_a_lease_is_taken_again_when_a_server_that_was_away_is_back(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.create_database()
+    engine, other = create_database_engine(url), create_database_engine(url)
+    with ExecutorLease.take("spool-0", tmp_path, engine) as lease:
+        with postgres.away(url):
+            for _ in range(2):
+                with pytest.raises(OperationalError):
+                    lease.hold()
+        lease.hold()
+        with ExecutorLease.take("spool-1", tmp_path, other) as observer:
+            assert observer.is_alive("spool-0")
+    engine.dispose()
+    other.dispose()
+
+
+def test_a_lease_is_given_back_while_the_server_is_away(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.create_database()
+    engine = create_database_engine(url)
+    lease = ExecutorLease.take("spool-0", tmp_path, engine)
+    with postgres.away(url):
+        with pytest.raises(OperationalError):
+            lease.hold()
+        lease.release()
+    with ExecutorLease.take("spool-0", tmp_path, engine) as again:
+        assert again.is_alive("spool-0")
+    engine.dispose()
 
 
 def test_an_executors_name_tells_its_spool() -> None:
