@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 
 from node.database import Rows, iso, utc_now
 from node.domain import TimePoint
@@ -37,6 +37,8 @@ class Study:
     """Of the series that are here, joined by a backslash."""
     tag_rule_time_point: TimePoint | None
     """What the tag rules said of its headers."""
+    spool_id: str | None
+    """The spool in which its images lie; None where that was not written yet."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def record_study(
     study_description: str | None = None,
     modalities: str | None = None,
     tag_rule_time_point: TimePoint | None = None,
+    spool_id: str | None = None,
 ) -> Study:
     """Write or refresh a study's row; an operator's word on it stays."""
     facts = {
@@ -112,6 +115,7 @@ def record_study(
         "study_description": study_description,
         "modalities": modalities,
         "tag_rule_time_point": tag_rule_time_point.value if tag_rule_time_point else None,
+        "spool_id": spool_id,
     }
     if study_of(rows, study_uid) is None:
         rows.execute(insert(studies).values(study_uid=study_uid, first_instance_at=first_instance_at, **facts))
@@ -145,9 +149,15 @@ def set_look_again(rows: Rows, study_uid: str, at: str | None) -> None:
     rows.execute(update(studies).where(studies.c.study_uid == study_uid).values(look_again_at=at))
 
 
-def studies_to_look_at(rows: Rows, now: str) -> list[Study]:
-    """Studies whose moment to be decided again has come."""
-    return [_study(row) for row in rows.execute(select(studies).where(studies.c.look_again_at <= now))]
+def studies_to_look_at(rows: Rows, now: str, spool_id: str) -> list[Study]:
+    """Studies of a spool whose moment to be decided again has come."""
+    query = select(studies).where(studies.c.look_again_at <= now, is_of_spool(spool_id))
+    return [_study(row) for row in rows.execute(query)]
+
+
+def is_of_spool(spool_id: str) -> ColumnElement[bool]:
+    """Of which study the images lie in that spool, or may: of the oldest rows nobody wrote where."""
+    return or_(studies.c.spool_id == spool_id, studies.c.spool_id.is_(None))
 
 
 def record_series(
@@ -194,6 +204,11 @@ def series_of_study(rows: Rows, study_uid: str) -> list[SeriesRow]:
     """The study's series and what was decided of each."""
     query = select(series).where(series.c.study_uid == study_uid).order_by(series.c.marker)
     return [SeriesRow(**dict(row._mapping)) for row in rows.execute(query)]
+
+
+def give_series_reason(rows: Rows, marker: str, reason: str) -> None:
+    """Say another reason of a series; what was decided of it stays."""
+    rows.execute(update(series).where(series.c.marker == marker).values(reason=reason, updated_at=iso(utc_now())))
 
 
 def known_markers(rows: Rows) -> frozenset[str]:

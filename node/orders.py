@@ -36,7 +36,7 @@ from node.evidence import StudyHeader
 from node.evidence_study import StudyEvidence, read_study, rejections
 from node.history import known_time_point, touched_by
 from node.inputs import role_input
-from node.orders_jobs import Wanted, judged, settle, take_back
+from node.orders_jobs import Wanted, end_waiting, judged, settle, take_back
 from node.routing import Pick, StudyDecision, Wait, as_json, decide
 from node.routing_criteria import SEVERITY
 from node.spool import Spool
@@ -92,17 +92,21 @@ class Orders:
             return settle(rows, self._spool, header.study_uid, wanted, taken_back)
 
     def remind(self) -> int:
-        """Have studies looked at again whose routes have waited long enough for other roles; returns how many."""
+        """Have studies looked at again whose moment has come (a route has waited long enough, …); returns how many.
+
+        One whose images have left the spool is never decided again, and what waits for that says so.
+        """
         with self._database.read() as rows:
-            due = studies_to_look_at(rows, iso(utc_now()))
+            due = studies_to_look_at(rows, iso(utc_now()), self._spool.spool_id)
         count = 0
         for study in due:
-            if not self._spool.mark_study(study.spool_key):
-                continue  # it lies in another node's spool, which reminds itself
-            count += 1
+            is_here = self._spool.has_instances(study.spool_key) and self._spool.mark_study(study.spool_key)
             # after the markers: a crash in between marks twice, and forgets nothing
             with self._database.begin() as rows:
                 set_look_again(rows, study.study_uid, None)
+                if not is_here:
+                    end_waiting(rows, study.study_uid)
+            count += is_here
         return count
 
     def reconcile(self) -> int:
@@ -163,6 +167,7 @@ class Orders:
             study_description=text(dataset, "StudyDescription").replace("\0", ""),
             modalities="\\".join(sorted(modalities - {""})),
             tag_rule_time_point=by_rules.word if by_rules else None,
+            spool_id=self._spool.spool_id,
         )
         # before the commit: a crash in between has studies looked at once too often, not once too little
         for study_key in touched_by(rows, before, after, self._config):

@@ -23,16 +23,18 @@ from node.database_jobs import (
     record_state,
     set_generation,
 )
+from node.database_studies import give_series_reason, series_of_study
 from node.delivery_records import cancel_job, has_results, supersede
 from node.domain import Decision, JobOrder, JobState
 from node.evidence import Sign
-from node.routing import Pick
+from node.routing import WAITS, Pick
 from node.spool import Spool
 
 log = logging.getLogger("node.orders")
 
 BETTER_CAME = "a better series came after a result was delivered; confirm to replace that result"
 REPLACED = "a newer decision on the study replaces it"
+IMAGES_GONE = "its images have left the spool before it was decided anew"
 NOT_YET_DELIVERED = frozenset(
     {JobState.HELD, JobState.QUEUED, JobState.SEGMENTING, JobState.ENCODING, JobState.SENDING}
 )
@@ -107,6 +109,20 @@ def settle(rows: Rows, spool: Spool, study_uid: str, wanted: Sequence[Wanted], t
             add_remark(rows, job.job_id, f"results are at a peer, but {REPLACED}")
     to_run = [_settle_one(rows, spool, wish, known, left) for wish in wanted]
     return [job_id for job_id in to_run if job_id is not None]
+
+
+def end_waiting(rows: Rows, study_uid: str) -> None:
+    """What waits for a decision on a study whose images are gone waits in vain: say so, and end it.
+
+    Where the images come again, they are decided as new ones.
+    """
+    for series in series_of_study(rows, study_uid):
+        if WAITS in series.reason:
+            give_series_reason(rows, series.marker, IMAGES_GONE)
+    for job in list_jobs(rows, study_uid=study_uid):
+        if job.state is JobState.HELD and not objects_of(rows, job.job_id):
+            supersede(rows, job.job_id, IMAGES_GONE, utc_now())
+    logs.event(log, IMAGES_GONE, logging.WARNING, study=logs.pseudonym(study_uid))
 
 
 def _settle_one(rows: Rows, spool: Spool, wish: Wanted, known: Sequence[Job], left: Sequence[Job]) -> str | None:

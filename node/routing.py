@@ -18,6 +18,9 @@ from node.evidence_facts import DIFFUSION_WEIGHTED, VolumeFacts
 from node.routing_choice import order_votes, rank, why_better
 from node.routing_criteria import SEVERITY, Verdict, has_weighting, is_akin, judge
 
+WAITS = "waits for its other roles"
+"""What is said of a volume that a route with several roles has, until they are there or its patience is over."""
+
 
 @dataclass(frozen=True)
 class VolumeDecision:
@@ -270,7 +273,7 @@ def _of_loser(
     if winner.volume == volume:
         others = ", ".join(missing)
         patience = f"for up to {lost.route.patience_s:g} s after the last image"
-        waits = Reason(False, f"{lost.route.condition} waits for its other roles, {patience}: {others}", "routes.yaml")
+        waits = Reason(False, f"{lost.route.condition} {WAITS}, {patience}: {others}", "routes.yaml")
         return replace(refused, reasons=(waits, *lost.reasons))
     why = why_better(winner.volume, winner.decision, volume, lost.decision, lost.need)
     is_same = winner.volume.series_uid == volume.series_uid

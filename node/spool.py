@@ -291,6 +291,10 @@ class Spool:
         """Files of the series' instances, by name."""
         return _instance_files(self.series_folder(key))
 
+    def has_instances(self, study_key: str) -> bool:
+        """Whether any image of a study is here; empty folders are none."""
+        return any(self.instances(key) for key in self.series_of(study_key))
+
     def repeats(self, key: SeriesKey) -> tuple[Path, ...]:
         """Files that came under a SOP Instance UID that was there already, not yet judged; in order of arrival."""
         files = _instance_files(self.path / "repeats" / key.marker)

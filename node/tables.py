@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest revision of node/migrations: the schema that this code reads and writes."""
 
 metadata = MetaData(
@@ -59,6 +59,8 @@ studies = Table(
     Column("last_instance_at", String, nullable=False),
     # when a decision must be made again though nothing came: a route's patience for its other roles ends
     Column("look_again_at", String, index=True),
+    # where its images lie; None in rows of before that was written
+    Column("spool_id", String),
 )
 
 earlier_lookups = Table(

@@ -29,7 +29,7 @@ from node.domain import JobState, Receipt, SeriesKey, TimePoint
 from node.jobs_client import JobsClient, NotPossibleNow
 from node.operator import OperatorError, confirm_job, enter_therapies, retry_job, withdraw_therapy
 from node.orders import Orders
-from node.orders_jobs import REPLACED
+from node.orders_jobs import IMAGES_GONE, REPLACED
 from node.retrial import retry_since
 from node.spool import Spool, folder_name
 from node.tables import job_events, jobs, series
@@ -651,6 +651,51 @@ def test_a_node_leaves_the_patience_of_another_nodes_study_alone(
     neighbour = Orders(pair_desk.config, Spool.open(tmp_path / "neighbour"), pair_desk.database, {})
     assert neighbour.remind() == 0
     assert pair_desk.orders.remind() == 1
+
+
+def test_a_study_whose_images_have_left_the_spool_waits_no_longer_and_is_asked_about_once(
+    pair_desk: Desk, t2: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    pair_desk.decide()
+    (waiting,) = pair_desk.series_known()
+    assert "pair waits for its other roles" in waiting.reason
+    make_older(pair_desk, 901)
+    for path in pair_desk.spool.path.glob("series/*/*/*.dcm"):
+        path.unlink()  # the folders stay, as after a tidying hand
+    for _ in range(3):
+        assert pair_desk.orders.remind() == 0
+    assert [record.getMessage() for record in caplog.records].count(IMAGES_GONE) == 1
+    (ended,) = pair_desk.series_known()
+    assert ended.reason == IMAGES_GONE
+
+
+def test_a_study_that_left_the_spool_and_comes_again_is_decided_as_a_new_one(pair_desk: Desk, t2: list[Path]) -> None:
+    pair_desk.receive(t2, "CRLM-PRE")
+    pair_desk.decide()
+    make_older(pair_desk, 901)
+    for folder in pair_desk.spool.path.glob("series/*"):
+        shutil.rmtree(folder)
+    pair_desk.orders.remind()
+    pair_desk.receive(t2, "CRLM-PRE")
+    make_older(pair_desk, 901)
+    assert len(pair_desk.decide()) == 1
+
+
+def test_a_held_job_whose_images_are_gone_ends_and_begins_anew_when_they_come_again(desk: Desk, t2: list[Path]) -> None:
+    desk.receive(t2, "CRLM-NODE")
+    desk.decide()
+    (held,) = desk.jobs()
+    with desk.database.begin() as rows:
+        set_look_again(rows, held.study_uid, iso(utc_now()))
+    for folder in desk.spool.path.glob("series/*"):
+        shutil.rmtree(folder)
+    desk.orders.remind()
+    (ended,) = desk.jobs()
+    assert (ended.state, ended.reason) == (JobState.SUPERSEDED, IMAGES_GONE)
+    desk.receive(t2, "CRLM-NODE")
+    desk.decide()
+    assert sorted((job.run, job.state) for job in desk.jobs()) == [(1, JobState.SUPERSEDED), (2, JobState.HELD)]
 
 
 # --- after a report that a series could not be analysed

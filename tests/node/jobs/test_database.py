@@ -144,12 +144,17 @@ def test_a_database_of_an_older_node_is_brought_up_to_date_with_what_is_in_it(
         connection.execute(text("INSERT INTO patients VALUES ('k', 'P-1', '', '')"))
         columns = "study_uid, spool_key, patient_key, operator_time_point, first_instance_at, last_instance_at"
         connection.execute(text(f"INSERT INTO studies ({columns}) VALUES ('1.2', '1.2', 'k', 'pre', 'a', 'b')"))
+        columns = "job_id, content_key, run, spool_id, study_uid, condition, state, reason, order_json, bundle"
+        columns += ", bundle_sha256, pipeline_version, is_demo, generation, summary, created_at, updated_at"
+        told = "'j-1', 'j', 1, 's', '1.2', 'c', 'queued', '', '{}', 'b', 'b', '1', false, '', '{}', 'a', 'a'"
+        connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({told})"))
     engine.dispose()
     opened = _open(tmp_path, url)
     with opened.begin() as rows:
         study = study_of(rows, "1.2")
         assert study is not None
         assert (study.operator_time_point, study.study_description) == (TimePoint.PRE, None)
+        assert study.spool_id == "s", "where its job is, its images are"
         record_lookup(rows, "1.2", "pacs", Lookup("q", found=((3, {"StudyDescription": "x"}),)))
         assert lookups_of(rows, "1.2") == {"pacs": Lookup("q", found=((3, {"StudyDescription": "x"}),))}
     opened.close()
