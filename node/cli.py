@@ -27,7 +27,7 @@ from node.cli_print import (
     print_table,
     verdict,
 )
-from node.config import Config, DimsePeer, FolderPeer, OrthancPeer, load_config
+from node.config import AnyPeer, Config, DimsePeer, FolderPeer, load_config
 from node.errors import ConfigurationError, NodeError
 
 app = typer.Typer(
@@ -292,7 +292,7 @@ def demo(
     raise typer.Exit(run(out, keep=keep, seed=seed, console=console))
 
 
-def _peer(settings: Config, name: str) -> DimsePeer | FolderPeer | OrthancPeer:
+def _peer(settings: Config, name: str) -> AnyPeer:
     peer = settings.peers.get(name)
     if peer is None:
         known = ", ".join(sorted(settings.peers)) or "none"
@@ -300,12 +300,12 @@ def _peer(settings: Config, name: str) -> DimsePeer | FolderPeer | OrthancPeer:
     return peer
 
 
-def _place(peer: DimsePeer | FolderPeer | OrthancPeer) -> str:
+def _place(peer: AnyPeer) -> str:
     if isinstance(peer, DimsePeer):
         return f"{peer.ae_title}@{peer.host}:{peer.port}"
     return str(peer.path) if isinstance(peer, FolderPeer) else peer.url
 
 
-def _rights(peer: DimsePeer | FolderPeer | OrthancPeer) -> str:
+def _rights(peer: AnyPeer) -> str:
     rights = [word for word, is_so in (("send", peer.may_send), ("receive", peer.may_receive)) if is_so]
     return ", ".join(rights) or "nothing"

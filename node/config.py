@@ -267,13 +267,15 @@ class OrthancPeer(_Peer):
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
-Peer = Annotated[DimsePeer | FolderPeer | OrthancPeer, Field(discriminator="protocol")]
+AnyPeer = DimsePeer | FolderPeer | OrthancPeer
+QueriedPeer = DimsePeer | OrthancPeer
+"""A peer that may have earlier studies: a folder has none to ask for."""
 
 
 class PeersFile(Strict):
     """peers.yaml."""
 
-    peers: dict[Name, Peer] = Field(default_factory=dict)
+    peers: dict[Name, Annotated[AnyPeer, Field(discriminator="protocol")]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -306,7 +308,7 @@ class Config:
 
     folder: Path
     node: NodeSettings
-    peers: Mapping[str, DimsePeer | FolderPeer | OrthancPeer]
+    peers: Mapping[str, AnyPeer]
     routes: tuple[Route, ...]
     terms: Mapping[str, Term]
     trust: tuple[Trust, ...] = ()
@@ -330,7 +332,7 @@ class Config:
         return next((route for route in self.routes if route.condition == condition), None)
 
     @cached_property
-    def asked_for_earlier_studies(self) -> Mapping[str, DimsePeer | OrthancPeer]:
+    def asked_for_earlier_studies(self) -> Mapping[str, QueriedPeer]:
         """The peers that know a patient's earlier studies, by name; none where no rule needs them."""
         if self.node.time_point.days_looked_up is None:
             return {}

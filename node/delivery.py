@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from node.config import DimsePeer, FolderPeer, OrthancPeer, Retry
+from node.config import AnyPeer, DimsePeer, Retry
 from node.database import moment_of
 from node.database_deliveries import Delivery, DeliveryState, ReceiptRecord
 from node.domain import JobState, Receipt, ResultObject
 
-Peer = DimsePeer | FolderPeer | OrthancPeer
-Peers = Mapping[str, Peer]
+Peers = Mapping[str, AnyPeer]
 
 DEMO_WEIGHTS = "demo weights"
 KEPT = "kept in the spool; no destination"
@@ -79,12 +78,12 @@ def plan(is_demo: bool, deliver_to: Sequence[str], peers: Peers) -> Plan:
     )
 
 
-def objects_for(peer: Peer, objects: Iterable[ResultObject]) -> list[ResultObject]:
+def objects_for(peer: AnyPeer, objects: Iterable[ResultObject]) -> list[ResultObject]:
     """What a peer's profile takes of a job's objects, in the order in which they are sent."""
     return [item for item in objects if item.kind in peer.results.objects]
 
 
-def wants_commitment(peer: Peer | None) -> bool:
+def wants_commitment(peer: AnyPeer | None) -> bool:
     """Whether a peer is asked to commit to what it stored: storage commitment is a DIMSE service."""
     return isinstance(peer, DimsePeer) and peer.storage_commitment
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from node.config import DimsePeer, Retry
+from node.config import AnyPeer, DimsePeer, Retry
 from node.database import Rows, iso, moment_of
 from node.database_deliveries import (
     Commitment,
@@ -38,7 +38,6 @@ from node.delivery import (
     BREAKER_FAILURES,
     ROUNDS,
     NextStep,
-    Peer,
     Peers,
     after_receipt,
     has_answered,
@@ -315,7 +314,7 @@ def _locked(rows: Rows, transaction_uid: str) -> Commitment | None:
     return commitment_of(rows, transaction_uid)
 
 
-def _pending(rows: Rows, delivery: Delivery, peer: Peer) -> list[ResultObject]:
+def _pending(rows: Rows, delivery: Delivery, peer: AnyPeer) -> list[ResultObject]:
     """What is to be sent: all that the profile takes, or what the last round was not committed to."""
     objects = objects_for(peer, objects_of(rows, delivery.job_id))
     pending = delivery.pending_uids

@@ -16,7 +16,7 @@ from typing import Any
 from pydicom.pixels.decoders.base import get_decoder
 
 from node.bundles import cards_of
-from node.config import Config, DimsePeer
+from node.config import AnyPeer, Config, DimsePeer
 from node.database import read_revision
 from node.doctor_spool import (
     SKEW_S,
@@ -28,7 +28,7 @@ from node.doctor_spool import (
     standing_folder,
 )
 from node.errors import ConfigurationError, DatabaseAway, PeerError
-from node.peers import AnyPeer, accepted_classes, echo
+from node.peers import accepted_classes, echo
 from node.scp_contexts import READABLE_SYNTAXES
 from node.tables import REVISION
 

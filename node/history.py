@@ -37,6 +37,12 @@ class Question:
     def __str__(self) -> str:
         return f"{self.patient_key} {self.since} {self.until}"
 
+    @classmethod
+    def of_text(cls, text: str) -> Question:
+        """Inverse of `str`."""
+        patient_key, since, until = text.rsplit(" ", 2)
+        return cls(patient_key, date.fromisoformat(since), date.fromisoformat(until))
+
 
 def known_time_point(rows: Rows, header: StudyHeader, config: Config) -> TimePointFinding:
     """The time point of a study that is in the database, by all that is known there of study and patient."""

@@ -7,7 +7,7 @@ longer wanted and was not delivered is superseded; what was delivered is replace
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,44 +43,54 @@ from node.spool import Spool
 from node.timepoint import by_tag_rules
 
 
+@dataclass(frozen=True)
+class Dossier:
+    """A complete study with all that its own images tell, not decided yet. Its header stands in the database."""
+
+    header: StudyHeader
+    series: Mapping[SeriesKey, SeriesReady]
+    evidence: StudyEvidence
+
+
 class Orders:
-    """Decides studies and writes the jobs that follow. For one thread.
+    """Decides studies and writes the jobs that follow. For one thread."""
 
-    `look_up` asks peers about a study that is in the database (node/history_lookup.py); without it nobody is asked.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        spool: Spool,
-        database: Database,
-        cards: Mapping[str, BundleCard],
-        look_up: Callable[[StudyHeader], None] = lambda header: None,
-    ) -> None:
+    def __init__(self, config: Config, spool: Spool, database: Database, cards: Mapping[str, BundleCard]) -> None:
         self._config = config
         self._spool = spool
         self._database = database
         self._cards = cards
-        self._look_up = look_up
 
     def consider(self, ready: StudyReady) -> list[str]:
-        """Decide a study and write all that follows in one transaction; returns the ids of jobs to enqueue."""
+        """Read and decide a study at once, by what is known now; returns the ids of jobs to enqueue."""
+        dossier = self.read(ready)
+        return [] if dossier is None else self.decide(dossier)
+
+    def read(self, ready: StudyReady) -> Dossier | None:
+        """What a study's images tell, its header written to the database; None where it has no image."""
         series = {item.key: item for item in ready.series if item.headers}
         if not series:
-            return []
+            return None
         headers = {key: item.headers for key, item in series.items()}
         evidence = read_study(headers, self._config.node.time_point.keywords, self._config.trust)
         with self._database.begin() as rows:
             header = self._record_study(rows, ready, series, evidence)
-        self._look_up(header)  # no transaction is open while a peer takes its time
+        return Dossier(header, series, evidence)
+
+    def decide(self, dossier: Dossier) -> list[str]:
+        """Decide a study and write all that follows in one transaction; returns the ids of jobs to enqueue."""
+        header, series, evidence = dossier.header, dossier.series, dossier.evidence
         with self._database.read() as rows:
             finding = known_time_point(rows, header, self._config)
         decision = decide(evidence.volumes, self._config.routes, finding, waited_s=waited_s)
         # files are hashed here, while no transaction keeps other writers waiting
         offers = [self._offer(header, series, pick) for pick in decision.picks]
         with self._database.begin() as rows:
-            self._record_series(rows, header, series, evidence, decision)
+            # this first: who answers now waits for us, or has answered before we read on
             set_look_again(rows, header.study_uid, _end_of_patience(decision))
+            if known_time_point(rows, header, self._config) != finding:
+                set_look_again(rows, header.study_uid, iso(utc_now()))
+            self._record_series(rows, header, series, evidence, decision)
             confirmed = {
                 row.series_uid: row.confirmed_condition
                 for row in series_of_study(rows, header.study_uid)
@@ -223,13 +233,20 @@ class Orders:
             order=order,
             pick=pick,
             sources=sources,
-            generation=self._generation(_keys(order)),
+            # as the images were read: more may have come since
+            generation=_joined([series[key].generation for key in _keys(order)]),
             is_demo=card.card.is_demo if card else False,
         )
 
     def _generation(self, keys: Sequence[SeriesKey]) -> str:
-        digests = [generation_of(self._spool.instances(key)) for key in keys]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
+        return _joined([generation_of(self._spool.instances(key)) for key in keys])
+
+
+def _joined(generations: Sequence[str]) -> str:
+    """The generation of several series together."""
+    if len(generations) == 1:
+        return generations[0]
+    return hashlib.sha256("".join(generations).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContextTuple
 
 from node import logs
-from node.config import Config, DicomSettings, DimsePeer, Peer
+from node.config import AnyPeer, Config, DicomSettings, DimsePeer
 from node.dicom.commitment import report_of
 from node.dicom.identity import Identity, read_identity
 from node.dicom.part10 import IMPLEMENTATION_CLASS_UID, FileMeta
@@ -79,7 +79,7 @@ class Admission:
     may_store: bool
 
 
-def admit(caller: Caller, settings: DicomSettings, peers: Iterable[Peer], is_full: bool) -> Admission | Rejection:
+def admit(caller: Caller, settings: DicomSettings, peers: Iterable[AnyPeer], is_full: bool) -> Admission | Rejection:
     """Who may open an association. A peer that only receives may: its commitment reports come that way."""
     if caller.called_ae not in settings.our_titles:
         return CALLED_AE_UNKNOWN
@@ -223,7 +223,7 @@ class Receiver:
 
     def __init__(self, config: Config, spool: Spool, listening: socket.socket, max_associations: int) -> None:
         self._settings = config.node.dicom
-        self._peers: Mapping[str, Peer] = config.peers
+        self._peers: Mapping[str, AnyPeer] = config.peers
         self._spool = spool
         self._store = Store(spool)
         self._max_associations = max_associations

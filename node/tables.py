@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest revision of node/migrations: the schema that this code reads and writes."""
 
 metadata = MetaData(
@@ -69,9 +69,11 @@ earlier_lookups = Table(
     Column("study_uid", ForeignKey("studies.study_uid"), primary_key=True),
     Column("peer", String, primary_key=True),
     Column("question", String, nullable=False),
-    Column("reason", String, nullable=False, index=True),
+    Column("reason", String, nullable=False),
     Column("found", JSON, nullable=False),
     Column("asked_at", String, nullable=False),
+    # since when the peer is to be asked; None where it is not
+    Column("wanted_at", String, index=True),
 )
 
 series = Table(

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("node.scp", "node.assembly", "node.routing", "node.timepoint", "node.inputs", "node.ledger", "node.jobs"),
     ("node.history",),
     ("node.orders", "node.operator", "node.survey"),
-    ("node.retention", "node.console", "node.retrial"),
+    ("node.retention", "node.console", "node.retrial", "node.deciding"),
     ("node.roles",),
     ("node.supervise",),
     ("node.demo", "node.doctor", "node.offline", "node.dataset"),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from node.config import DimsePeer, FolderPeer, OrthancPeer
+from node.config import AnyPeer, DimsePeer, QueriedPeer
 from node.domain import Receipt, ResultObject
 from node.peers import dimse, folder, orthanc
 from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch, StudyQuery
@@ -15,7 +15,6 @@ from node.peers.dimse import accepted_classes, find_study, request_commitment
 __all__ = [
     "ECHOES",
     "SENDERS",
-    "AnyPeer",
     "CommitmentAnswer",
     "EchoResult",
     "StudyMatch",
@@ -29,7 +28,6 @@ __all__ = [
     "whereabouts",
 ]
 
-AnyPeer = DimsePeer | FolderPeer | OrthancPeer
 # Any: each function takes the peer of its own protocol, which is its key here
 Sender = Callable[[Any, Sequence[ResultObject], str], Receipt]
 Echoer = Callable[[Any, str], EchoResult]
@@ -78,7 +76,7 @@ def echo(peer: AnyPeer, our_ae_title: str) -> EchoResult:
     return ECHOES[peer.protocol](peer, our_ae_title)
 
 
-def find_studies(peer: DimsePeer | OrthancPeer, query: StudyQuery, our_ae_title: str) -> list[StudyMatch]:
+def find_studies(peer: QueriedPeer, query: StudyQuery, our_ae_title: str) -> list[StudyMatch]:
     """Studies that the peer has of these days, and maybe others. Raises PeerError where that is not all it has."""
     return FINDERS[peer.protocol](peer, query, our_ae_title)
 

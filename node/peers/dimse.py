@@ -48,6 +48,8 @@ SLOWEST_BYTES_PER_S = 125_000
 """1 Mbit/s: a large SEG over a thin line is no time-out."""
 MAX_CONTEXTS = 128
 _NOT_SENT = statuses.Meaning(False, False, "not sent")
+SLOWEST_ANSWER = 3
+"""All matches of a query may take so many times `timeout_s`, each of which may come at its very end."""
 LIMIT_REACHED = 0xB001
 """C-FIND: there are more matches than the peer tells (PS3.4 Table C.4-1)."""
 REQUEST_COMMITMENT = 1
@@ -220,10 +222,13 @@ def find_studies(peer: DimsePeer, query: StudyQuery, our_ae_title: str) -> list[
     for keyword in ("StudyInstanceUID", "IssuerOfPatientID", "StudyDescription", "ModalitiesInStudy"):
         setattr(keys, keyword, "")
     found: list[StudyMatch] = []
+    began_s = time.monotonic()
     try:
         with _finder(peer, our_ae_title) as association:
             for item in _find(peer, association, keys, is_partial=lambda status: status == LIMIT_REACHED):
                 found.append(_match(item))
+                if time.monotonic() - began_s > SLOWEST_ANSWER * peer.timeout_s:
+                    raise PeerError(f"{name_of(peer)} did not end its answer within {time.monotonic() - began_s:.0f} s")
                 if len(found) > MAX_MATCHES:
                     raise PeerRefusal(f"{name_of(peer)} answers with more than {MAX_MATCHES} studies of one patient")
     except (*PARSE_FAULTS, RuntimeError) as error:

@@ -14,17 +14,17 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from node import logs
 from node.analysis import Analysis, require_terms, warm_up
-from node.assembly import Assembler, StudyReady
+from node.assembly import Assembler, WaitingSeries
 from node.bundles import BundleCard, cards_of
 from node.config import Config, DimsePeer, load_config
 from node.database import AWAY, Database
 from node.database_deliveries import CommitmentState, commitment_of
+from node.deciding import Deciding
 from node.domain import Receipt, ResultObject
 from node.errors import BundleError, NodeError, PeerError
 from node.history_lookup import HistoryLookUp
@@ -39,7 +39,6 @@ from node.spool import Spool
 ENDING = (signal.SIGTERM, signal.SIGINT)
 FINISH_S = 15
 """How long a running step may take to its end after SIGTERM."""
-MAX_FAILURES = 3
 WAITING_FILE = "waiting.json"
 _WAITING_EVERY_S = 1.0
 
@@ -63,7 +62,7 @@ def run(config_folder: Path, index: int) -> None:
         warm_up()
         analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database), spool.scratch(index))
         history = HistoryLookUp(config, spool, database)
-        orders = Orders(config, spool, database, cards, look_up=history.look_up)
+        orders = Orders(config, spool, database, cards)
         jobs = Jobs.launch(
             config,
             database,
@@ -78,9 +77,13 @@ def run(config_folder: Path, index: int) -> None:
         )
         try:
             orders.reconcile()
+            history.start()
+            assembler = Assembler(spool, config.node.assembly)
+            deciding = Deciding(assembler, orders, history, database, jobs.enqueue)
             report_ready()
-            _go_round(config, spool, Assembler(spool, config.node.assembly), orders, history, jobs)
+            _go_round(config, spool, deciding, orders, jobs)
         finally:
+            history.close()
             jobs.close(FINISH_S)
             database.close()
 
@@ -93,77 +96,40 @@ def _warm(engine: EngineProcess, cards: Mapping[str, BundleCard]) -> None:
         raise BundleError(str(error)) from error
 
 
-def _go_round(
-    config: Config, spool: Spool, assembler: Assembler, orders: Orders, history: HistoryLookUp, jobs: Jobs
-) -> None:
-    failures: Counter[str] = Counter()
+def _go_round(config: Config, spool: Spool, deciding: Deciding, orders: Orders, jobs: Jobs) -> None:
     told_at_s = 0.0
-    told: list[dict[str, object]] | None = None
+    told: list[WaitingSeries] | None = None
     while signal.sigtimedwait(ENDING, config.node.assembly.poll_s) is None:
         jobs.raise_if_broken()
-        for ready in assembler.step():
-            _decide(ready, assembler, orders, jobs, failures)
+        deciding.step()
         if time.monotonic() - told_at_s >= _WAITING_EVERY_S:
             told_at_s = time.monotonic()
-            _look_again(orders, history)
-            waiting: list[dict[str, object]] = [
-                {
-                    "study": item.key.study,
-                    "series": item.key.series,
-                    "instances": item.instance_count,
-                    "why": item.reason,
-                }
-                for item in assembler.waiting()
-            ]
+            _remind(orders)
+            waiting = deciding.waiting()
             if waiting != told:
                 _tell_waiting(spool, waiting)
                 told = waiting
 
 
-def _decide(ready: StudyReady, assembler: Assembler, orders: Orders, jobs: Jobs, failures: Counter[str]) -> None:
-    """Order what follows from a complete study. One that cannot be decided is tried again, and stops no other."""
-    study = logs.pseudonym(ready.study_key)
-    try:
-        to_run = orders.consider(ready)
-    except AWAY:
-        assembler.put_back(ready)  # no fault of the study's, and told by the database's outage
-        return
-    except Exception as error:  # whatever one study's headers do to us, the other studies go on
-        failures[ready.study_key] += 1
-        facts = {"study": study, "failures": failures[ready.study_key]}
-        if isinstance(error, NodeError):
-            logs.event(log, "study not decided", logging.ERROR, reason=str(error), **facts)
-        else:
-            log.exception("study not decided", extra={"facts": facts})
-        if failures[ready.study_key] < MAX_FAILURES:
-            assembler.put_back(ready)
-        else:
-            logs.event(log, "study left undecided until it moves again", logging.ERROR, study=study)
-            assembler.done(ready)
-        return
-    failures.pop(ready.study_key, None)
-    for job_id in to_run:
-        jobs.enqueue(job_id)
-    assembler.done(ready)
-
-
-def _look_again(orders: Orders, history: HistoryLookUp) -> None:
-    """Patience that is over, and questions that a peer left open and may answer now, have studies decided anew."""
+def _remind(orders: Orders) -> None:
+    """A patience that is over, and a peer's answer that came late, have studies decided anew."""
     try:
         if count := orders.remind():
-            logs.event(log, "studies wait no longer for other series", studies=count)
-        if count := history.look_again():
-            logs.event(log, "earlier studies are looked up again", questions=count)
+            logs.event(log, "studies are looked at again", studies=count)
     except AWAY:
         pass  # told by the database's outage; what is due stands there
     except Exception:  # one study's row must not end the node
         log.exception("studies not looked at again")
 
 
-def _tell_waiting(spool: Spool, waiting: list[dict[str, object]]) -> None:
+def _tell_waiting(spool: Spool, waiting: Sequence[WaitingSeries]) -> None:
     """For `crlm-node jobs list` and the console: what has come and is not yet decided, and why."""
+    told = [
+        {"study": item.key.study, "series": item.key.series, "instances": item.instance_count, "why": item.reason}
+        for item in waiting
+    ]
     part = spool.path / f"{WAITING_FILE}.part"
-    part.write_text(json.dumps(waiting), encoding="utf-8")
+    part.write_text(json.dumps(told), encoding="utf-8")
     part.replace(spool.path / WAITING_FILE)
 
 

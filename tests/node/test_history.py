@@ -5,187 +5,30 @@ Real spool, real database, the simulator's archive as the peer; only the clock i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from io import BytesIO
-from pathlib import Path
-from typing import Any
 
 import pytest
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from typer.testing import CliRunner
 
-from model.card import TrainingStatement
-from model.training.demo_card import draft_card
-from node.assembly import Assembler
-from node.bundles import BundleCard
 from node.cli_jobs import therapies_app
-from node.config import AssemblySettings, Config
-from node.database import Database, utc_now
-from node.database_history import lookups_of, open_lookups
-from node.database_jobs import Job, list_jobs
+from node.database import utc_now
+from node.database_history import lookups_of
 from node.domain import JobState, SeriesKey, TimePoint
-from node.history_lookup import HistoryLookUp
 from node.operator import confirm_job, enter_therapies, withdraw_therapy
-from node.orders import Orders
 from node.retrial import retry_since
-from node.spool import Spool, folder_name
+from node.spool import folder_name
 from node.timepoint import Therapy
-from simulator.archive import Archive
-from tests.serving import write_config
-
-POST_BY_STAGING = {"keyword": "StudyDescription", "pattern": "before chemo", "days_before": [28, 200]}
-POST_BY_STAGING |= {"time_point": "post"}
-POST_BY_MR = {"keyword": "ModalitiesInStudy", "pattern": "MR", "days_before": [28, 200], "time_point": "post"}
-SAME_VISIT = {"was": "pre", "days_before": [0, 3], "time_point": "pre"}
-PRE_T2, POST_T2 = "pre-nact-t2wi", "post-nact-t2wi"
-
-
-def instance(number: int = 0, **tags: Any) -> Dataset:
-    """The header of an axial T2 slice of patient P-1 on 2026-06-01."""
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", generate_uid()
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = "1.2.3", "1.2.3.4", "1.2.3.9"
-    dataset.PatientID, dataset.PatientName, dataset.StudyDate = "P-1", "Somebody^Else", "20260601"
-    dataset.Modality, dataset.ImageType, dataset.BodyPartExamined = "MR", ["ORIGINAL", "PRIMARY"], "LIVER"
-    dataset.SeriesDescription, dataset.ScanningSequence, dataset.ScanOptions = "t2 fs", "SE", "FS"
-    dataset.EchoTime, dataset.RepetitionTime, dataset.PixelSpacing = "84", "4000", [1.5, 1.5]
-    dataset.Rows = dataset.Columns = 8
-    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 7 * number]
-    for keyword, told in tags.items():
-        setattr(dataset, keyword, told)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
-
-
-def as_file(dataset: Dataset) -> bytes:
-    """A Part-10 file."""
-    file = BytesIO()
-    dcmwrite(file, dataset, enforce_file_format=True)
-    return file.getvalue()
-
-
-@dataclass
-class Desk:
-    """A node's decisions without its processes, and a clock that only the test moves."""
-
-    config: Config
-    spool: Spool
-    database: Database
-    orders: Orders
-    history: HistoryLookUp
-    assembler: Assembler
-    hands: list[float]
-
-    def receive(self, study_uid: str = "1.2.3", called_ae: str = "CRLM-NODE", **tags: Any) -> None:
-        """A study of one T2 series comes in."""
-        for number in range(12):
-            dataset = instance(number, StudyInstanceUID=study_uid, SeriesInstanceUID=f"{study_uid}.4", **tags)
-            dataset.file_meta.ReceivingApplicationEntityTitle = called_ae
-            key = SeriesKey(folder_name(study_uid), folder_name(dataset.SeriesInstanceUID))
-            folder = self.spool.series_folder(key)
-            folder.mkdir(parents=True, exist_ok=True)
-            dataset.save_as(folder / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)
-        self.spool.mark_dirty(key)
-
-    def decide(self) -> None:
-        """Let the assembler look until nothing moves."""
-        while ready := self.assembler.step():
-            for study in ready:
-                self.orders.consider(study)
-                self.assembler.done(study)
-
-    def job(self, study_uid: str = "1.2.3") -> Job:
-        """What the study's job is now."""
-        with self.database.read() as rows:
-            jobs = [job for job in list_jobs(rows, study_uid=study_uid) if job.state is not JobState.SUPERSEDED]
-        (job,) = jobs
-        return job
-
-    def outcome(self, study_uid: str = "1.2.3") -> tuple[JobState, str]:
-        job = self.job(study_uid)
-        return job.state, job.condition
-
-    def questions(self) -> int:
-        with self.database.read() as rows:
-            return len(open_lookups(rows))
-
-    def pass_time(self, seconds: float) -> None:
-        self.hands[0] += seconds
-
-
-@dataclass
-class House:
-    """Opens desks at one archive."""
-
-    folder: Path
-    archive: Archive
-    desks: ExitStack
-
-    def desk(self, *rules: Mapping[str, Any], tag_rules: tuple[Mapping[str, Any], ...] = ()) -> Desk:
-        peers = {
-            "results": {"protocol": "folder", "path": str(self.folder / "results"), "may_receive": True},
-            "pacs": {
-                "ae_title": "ARCHIVE",
-                "host": "127.0.0.1",
-                "port": self.archive.port,
-                "look_up_earlier_studies": True,
-                "retry": {"first_s": 30, "factor": 2},
-            },
-        }
-        time_point = {"earlier_studies": [dict(rule) for rule in rules], "tag_rules": [dict(r) for r in tag_rules]}
-        config = write_config(
-            self.folder,
-            peers=peers,
-            bundles=self.folder,
-            deliver_to=["results"],
-            node={"time_point": time_point},
-        )
-        spool, database = Spool.open(config.spool_path), Database.open(config)
-        self.desks.callback(database.close)
-        hands = [0.0]
-        history = HistoryLookUp(config, spool, database, clock=lambda: hands[0])
-        orders = Orders(config, spool, database, _cards(config), look_up=history.look_up)
-        assembler = Assembler(spool, AssemblySettings(series_quiet_s=0, study_quiet_s=0, gap_patience_s=0))
-        return Desk(config, spool, database, orders, history, assembler, hands)
-
-    def archive_has(self, **tags: Any) -> None:
-        """A study of the patient that the archive holds, 2026-04-01 unless another day is told."""
-        told = {"StudyDate": "20260401", "StudyDescription": "MR staging before chemo", **tags}
-        self.archive.shelf.keep(
-            as_file(instance(StudyInstanceUID=generate_uid(), SeriesInstanceUID=generate_uid(), **told))
-        )
-
-
-def _cards(config: Config) -> dict[str, BundleCard]:
-    statement = TrainingStatement(trained_on="phantom", description="none", cases=0, licence="Apache-2.0")
-    return {
-        route.bundle: BundleCard(draft_card(route.condition, training=statement, trained=False), Path(), route.bundle)
-        for route in config.routes
-    }
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    with Archive(tmp_path_factory.mktemp("archive")) as running:
-        yield running
-
-
-@pytest.fixture
-def house(tmp_path: Path, archive: Archive) -> Iterator[House]:
-    """An archive that is up and empty."""
-    archive.offline = False
-    archive.shelf.clear()
-    with ExitStack() as desks:
-        yield House(tmp_path, archive, desks)
-
+from tests.deciding import (
+    POST_BY_MR,
+    POST_BY_STAGING,
+    POST_T2,
+    PRE_T2,
+    SAME_VISIT,
+    House,
+    as_file,
+    instance,
+)
 
 # --- at a peer
 
@@ -291,10 +134,10 @@ def test_a_peer_that_is_down_holds_the_study_and_once_up_decides_it(house: House
     assert desk.job().state is JobState.HELD
     assert "earlier studies could not be looked up: pacs: ARCHIVE@127.0.0.1" in desk.job().reason
     house.archive.offline = False
-    assert desk.history.look_again() == 0  # it is let alone for its pause
+    assert desk.ask() == 0  # it is let alone for its pause
     desk.pass_time(30)
-    assert desk.history.look_again() == 1
-    desk.decide()
+    assert desk.ask() == 1
+    assert desk.catch_up() == 1
     assert desk.outcome() == (JobState.QUEUED, POST_T2)
     assert desk.questions() == 0
 
@@ -307,8 +150,9 @@ def test_a_peer_that_is_down_is_asked_once_for_many_studies(house: House) -> Non
         desk.decide()
         house.archive.offline = False  # the later ones would get an answer, if they asked
     assert desk.questions() == 3
+    assert "not reachable" in desk.job("1.2.2").reason
     desk.pass_time(30)
-    assert desk.history.look_again() == 3
+    assert desk.ask() == 3
 
 
 def test_a_peer_that_stays_down_is_asked_less_and_less(house: House) -> None:
@@ -317,12 +161,11 @@ def test_a_peer_that_stays_down_is_asked_less_and_less(house: House) -> None:
     desk.receive()
     desk.decide()
     desk.pass_time(30)
-    assert desk.history.look_again() == 1
-    desk.decide()
+    assert desk.ask() == 1
     desk.pass_time(30)
-    assert desk.history.look_again() == 0
+    assert desk.ask() == 0
     desk.pass_time(30)
-    assert desk.history.look_again() == 1
+    assert desk.ask() == 1
 
 
 def test_an_open_question_survives_a_restart(house: House) -> None:
@@ -332,10 +175,9 @@ def test_an_open_question_survives_a_restart(house: House) -> None:
     desk.receive()
     desk.decide()
     house.archive.offline = False
-    restarted = HistoryLookUp(desk.config, desk.spool, desk.database, clock=lambda: desk.hands[0])
-    assert restarted.look_again() == 1
-    desk.orders = Orders(desk.config, desk.spool, desk.database, _cards(desk.config), look_up=restarted.look_up)
-    desk.decide()
+    desk.restart()
+    assert desk.ask() == 1
+    assert desk.catch_up() == 1
     assert desk.outcome() == (JobState.QUEUED, POST_T2)
 
 
@@ -355,6 +197,7 @@ def test_an_answer_without_a_fitting_study_stands_while_the_peer_is_away_and_is_
     desk.receive()
     desk.decide()
     house.archive.offline = True
+    desk.pass_time(301)
     desk.spool.mark_study(folder_name("1.2.3"))
     desk.decide()
     assert "nobody told" in desk.job().reason
@@ -392,7 +235,7 @@ def test_the_other_half_of_a_visit_is_known_here(house: House) -> None:
 def test_a_description_is_known_here_without_any_peer(house: House) -> None:
     desk = house.desk(POST_BY_STAGING)
     desk.config = replace(desk.config, peers={"results": desk.config.peers["results"]})
-    desk.orders = Orders(desk.config, desk.spool, desk.database, _cards(desk.config))
+    desk.restart()
     desk.receive("1.2.1", StudyDate="20260401", StudyDescription="MR before chemo")
     desk.receive()
     desk.decide()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,19 @@ from sqlalchemy.exc import IntegrityError
 
 from node.config import load_config
 from node.database import MIGRATIONS, Database, Rows, create_database_engine, iso, moment_of, utc_now
-from node.database_history import Lookup, OpenLookup, lookups_of, open_lookups, record_lookup
+from node.database_history import (
+    Lookup,
+    WantedLookup,
+    answer_lookup,
+    fail_lookups,
+    is_wanted,
+    lookups_of,
+    renew_lookup,
+    want_lookup,
+    wanted_lookups,
+    withdraw_peers,
+    withdraw_questions,
+)
 from node.database_jobs import (
     TRANSITIONS,
     ForbiddenTransition,
@@ -61,6 +74,8 @@ from node.domain import JobOrder, JobState, ResultObject, TimePoint
 from node.errors import ConfigurationError, DatabaseAway
 from node.tables import REVISION, metadata
 from tests.node.jobs.house import empty, make_order, write_config
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _open_copy(folder: Path, blank: Path) -> Database:
@@ -155,21 +170,127 @@ def test_a_database_of_an_older_node_is_brought_up_to_date_with_what_is_in_it(
         assert study is not None
         assert (study.operator_time_point, study.study_description) == (TimePoint.PRE, None)
         assert study.spool_id == "s", "where its job is, its images are"
-        record_lookup(rows, "1.2", "pacs", Lookup("q", found=((3, {"StudyDescription": "x"}),)))
-        assert lookups_of(rows, "1.2") == {"pacs": Lookup("q", found=((3, {"StudyDescription": "x"}),))}
+        want_lookup(rows, "1.2", "pacs", "q", utc_now(), "why not")
+        assert lookups_of(rows, "1.2") == {"pacs": Lookup("q", "why not")}
     opened.close()
 
 
-def test_an_open_question_is_forgotten_when_it_is_answered(database: Database) -> None:
+def test_an_open_question_of_an_older_node_is_asked_by_this_one(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path / "config", tmp_path / "spool"), environment={})
+    engine = create_database_engine(config.database_url)
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0004")
+        connection.execute(text("INSERT INTO patients VALUES ('k', 'P-1', '', '')"))
+        columns = "study_uid, spool_key, patient_key, first_instance_at, last_instance_at, spool_id"
+        connection.execute(text(f"INSERT INTO studies ({columns}) VALUES ('1.2', '1.2', 'k', 'a', 'b', 's')"))
+        told = "('1.2', 'away', 'q', 'not reachable', '[]', 'a'), ('1.2', 'pacs', 'q', '', '[]', 'a')"
+        columns = "study_uid, peer, question, reason, found, asked_at"
+        connection.execute(text(f"INSERT INTO earlier_lookups ({columns}) VALUES {told}"))
+    engine.dispose()
+    opened = _open(tmp_path)
+    with opened.read() as rows:
+        assert [len(wanted_lookups(rows, "s", peer, 9)) for peer in ("away", "pacs")] == [1, 0]
+    opened.close()
+
+
+# --- what peers are asked
+
+
+def _asked_about(rows: Rows, uid: str = "1.2", *, peer: str = "pacs", spool_id: str = "s", at: int = 0) -> None:
+    """A study of patient P1 about which a peer is to be asked."""
+    _study(rows, uid, spool_id=spool_id)
+    want_lookup(rows, uid, peer, f"question {uid}", EPOCH + timedelta(seconds=at), "not yet")
+
+
+def _first_wanted(rows: Rows, peer: str = "pacs") -> WantedLookup:
+    return wanted_lookups(rows, "s", peer, 1)[0]
+
+
+def test_a_question_is_put_with_whose_study_it_is_about_the_oldest_first_and_in_its_own_spool(
+    database: Database,
+) -> None:
     with database.begin() as rows:
-        key = patient_key(rows, "P-1", "")
-        facts = {"patient_key": key, "study_date": None, "called_ae": None, "calling_ae": None}
-        record_study(rows, "1.2", spool_key="1.2", first_instance_at="a", last_instance_at="b", **facts)
-        record_lookup(rows, "1.2", "pacs", Lookup("q", reason="not reachable"))
-        assert open_lookups(rows) == [OpenLookup("1.2", "1.2", "pacs")]
-        record_lookup(rows, "1.2", "pacs", Lookup("q"))
-        assert open_lookups(rows) == []
-        assert lookups_of(rows, "1.2")["pacs"].is_answer
+        _asked_about(rows, "1.2", at=2)
+        _asked_about(rows, "1.3", at=1)
+        _asked_about(rows, "1.4", spool_id="of another node")
+        first, second = wanted_lookups(rows, "s", "pacs", 9)
+    assert (first.study_uid, second.study_uid) == ("1.3", "1.2")
+    assert (first.patient_id, first.issuer, first.study_date, first.spool_key) == ("P1", "", "20250102", "1.3")
+    assert "P1" not in repr(first)
+
+
+def test_an_answer_is_news_the_first_time_and_when_it_is_another(database: Database) -> None:
+    found = [(3, {"StudyDescription": "x"})]
+    with database.begin() as rows:
+        _asked_about(rows)
+        assert is_wanted(rows, "1.2", ["pacs"])
+        assert answer_lookup(rows, _first_wanted(rows), found, EPOCH)
+        assert lookups_of(rows, "1.2") == {"pacs": Lookup("question 1.2", "", tuple(found))}
+        assert not is_wanted(rows, "1.2", ["pacs"])
+        renew_lookup(rows, "1.2", "pacs", EPOCH)
+        assert not answer_lookup(rows, _first_wanted(rows), found, EPOCH)
+        renew_lookup(rows, "1.2", "pacs", EPOCH)
+        assert answer_lookup(rows, _first_wanted(rows), [], EPOCH)
+
+
+def test_an_answer_to_a_question_that_another_has_replaced_is_not_kept(database: Database) -> None:
+    with database.begin() as rows:
+        _asked_about(rows)
+        asked = _first_wanted(rows)
+        want_lookup(rows, "1.2", "pacs", "of another patient", EPOCH + timedelta(seconds=1), "not yet")
+        assert not answer_lookup(rows, asked, [(3, {})], EPOCH)
+        assert lookups_of(rows, "1.2") == {"pacs": Lookup("of another patient", "not yet")}
+        assert is_wanted(rows, "1.2", ["pacs"])
+
+
+def test_a_failure_is_told_of_all_that_is_open_at_the_peer_and_puts_the_question_behind_the_others(
+    database: Database,
+) -> None:
+    with database.begin() as rows:
+        _asked_about(rows, "1.2", at=1)
+        _asked_about(rows, "1.3", at=2)
+        _asked_about(rows, "1.4", at=3, peer="other")
+        _asked_about(rows, "1.5", spool_id="of another node")
+        later = EPOCH + timedelta(seconds=9)
+        assert fail_lookups(rows, "s", _first_wanted(rows), "not reachable", later) == ["1.2", "1.3"]
+        assert [wanted.study_uid for wanted in wanted_lookups(rows, "s", "pacs", 9)] == ["1.3", "1.2"]
+        reasons = [lookup.reason for uid in ("1.2", "1.3", "1.4", "1.5") for lookup in lookups_of(rows, uid).values()]
+        assert reasons == ["not reachable", "not reachable", "not yet", "not yet"]
+        assert fail_lookups(rows, "s", _first_wanted(rows), "not reachable", later) == []
+
+
+def test_an_answer_outlives_a_failure_to_renew_it(database: Database) -> None:
+    with database.begin() as rows:
+        _asked_about(rows)
+        answer_lookup(rows, _first_wanted(rows), [(3, {})], EPOCH)
+        renew_lookup(rows, "1.2", "pacs", EPOCH)
+        assert fail_lookups(rows, "s", _first_wanted(rows), "not reachable", EPOCH) == []
+        assert lookups_of(rows, "1.2") == {"pacs": Lookup("question 1.2", "", ((3, {}),))}
+        assert not is_wanted(rows, "1.2", ["pacs"])
+
+
+def test_what_is_no_longer_to_be_asked_is_taken_back_and_answers_stay(database: Database) -> None:
+    with database.begin() as rows:
+        _asked_about(rows, peer="answers")
+        answer_lookup(rows, _first_wanted(rows, "answers"), [], EPOCH)
+        renew_lookup(rows, "1.2", "answers", EPOCH)
+        _asked_about(rows, peer="away")
+        withdraw_questions(rows, "1.2")
+        assert lookups_of(rows, "1.2") == {"answers": Lookup("question 1.2")}
+        assert not is_wanted(rows, "1.2", ["answers", "away"])
+
+
+def test_questions_at_peers_that_are_asked_no_more_are_taken_back(database: Database) -> None:
+    with database.begin() as rows:
+        _asked_about(rows, "1.2", peer="gone")
+        _asked_about(rows, "1.3", peer="still asked")
+        _asked_about(rows, "1.4", peer="gone", spool_id="of another node")
+        assert withdraw_peers(rows, "s", ["still asked"]) == ["1.2"]
+        assert withdraw_peers(rows, "s", []) == ["1.3"]
+        assert lookups_of(rows, "1.4") != {}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -388,7 +509,9 @@ def test_each_job_of_a_study_keeps_its_own_series_numbers(database: Database) ->
 # --- patients, studies, series, therapies, lesions
 
 
-def _study(rows: Rows, uid: str = "1.2", at: str = "2025-01-02T10:00:00.000+00:00") -> str:
+def _study(
+    rows: Rows, uid: str = "1.2", at: str = "2025-01-02T10:00:00.000+00:00", *, spool_id: str | None = None
+) -> str:
     key = patient_key(rows, "P1", "", "Doe^Jane")
     record_study(
         rows,
@@ -400,6 +523,7 @@ def _study(rows: Rows, uid: str = "1.2", at: str = "2025-01-02T10:00:00.000+00:0
         calling_ae="CT1",
         first_instance_at=at,
         last_instance_at=at,
+        spool_id=spool_id,
     )
     return key
 

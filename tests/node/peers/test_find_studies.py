@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
@@ -133,6 +134,19 @@ def test_a_peer_that_tells_everybodys_studies_is_stopped(answering: Callable[...
     everything = [(0xFF00, study(number)) for number in range(MAX_MATCHES + 50)]
     with pytest.raises(PeerRefusal, match="more than 500 studies of one patient"):
         find_studies(answering(*everything), QUERY, OURS)
+
+
+def test_a_peer_that_never_comes_to_the_end_of_its_answer_is_given_up(scp: Any, peer: MakePeer) -> None:
+    never = threading.Event()
+
+    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        for number in range(MAX_MATCHES):
+            never.wait(0.1)  # each answer in time, all of them a minute
+            yield 0xFF00, study(number)
+
+    slow = peer(scp(contexts={STUDY_FIND: EXPLICIT}, handlers=[(evt.EVT_C_FIND, find)]).port, timeout_s=0.3)
+    with pytest.raises(PeerError, match="did not end its answer within 1 s"):
+        find_studies(slow, QUERY, OURS)
 
 
 @pytest.mark.parametrize(("status", "error"), [(0xA700, PeerError), (0xC000, PeerRefusal)])
