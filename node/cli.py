@@ -27,7 +27,8 @@ from node.cli_print import (
     print_table,
     verdict,
 )
-from node.config import AnyPeer, Config, DimsePeer, FolderPeer, load_config
+from node.config import Config, load_config
+from node.config_peers import AnyPeer, DimsePeer, FolderPeer
 from node.errors import ConfigurationError, NodeError
 
 app = typer.Typer(

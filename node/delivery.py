@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from node.config import AnyPeer, DimsePeer, Retry
+from node.config_peers import AnyPeer, DimsePeer, Retry
 from node.database import moment_of
 from node.database_deliveries import Delivery, DeliveryState, ReceiptRecord
 from node.domain import JobState, Receipt, ResultObject

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from node.config import AnyPeer, DimsePeer, Retry
+from node.config_peers import AnyPeer, DimsePeer, Retry
 from node.database import Rows, iso, moment_of
 from node.database_deliveries import (
     Commitment,

@@ -16,7 +16,8 @@ from typing import Any
 from pydicom.pixels.decoders.base import get_decoder
 
 from node.bundles import cards_of
-from node.config import AnyPeer, Config, DimsePeer
+from node.config import Config
+from node.config_peers import AnyPeer, DimsePeer
 from node.database import read_revision
 from node.doctor_spool import (
     SKEW_S,

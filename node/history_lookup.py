@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from node import logs
-from node.config import Config, QueriedPeer
+from node.config import Config
+from node.config_peers import QueriedPeer
 from node.database import AWAY, Database, Rows, iso, moment_of, utc_now
 from node.database_history import (
     NOT_YET_ANSWERED,

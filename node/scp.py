@@ -24,7 +24,8 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContextTuple
 
 from node import logs
-from node.config import AnyPeer, Config, DicomSettings, DimsePeer
+from node.config import Config, DicomSettings
+from node.config_peers import AnyPeer, DimsePeer
 from node.dicom.commitment import report_of
 from node.dicom.identity import Identity, read_identity
 from node.dicom.part10 import IMPLEMENTATION_CLASS_UID, FileMeta

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from node.config import AnyPeer, DimsePeer, QueriedPeer
+from node.config_peers import AnyPeer, DimsePeer, QueriedPeer
 from node.domain import Receipt, ResultObject
 from node.peers import dimse, folder, orthanc
 from node.peers.answers import CommitmentAnswer, EchoResult, StudyMatch, StudyQuery

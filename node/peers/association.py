@@ -20,7 +20,7 @@ from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.errors import PeerError, PeerRefusal
 from node.peers.statuses import name_of, rejection
 

@@ -22,7 +22,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import PresentationContext
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of, request_of
 from node.dicom.header import PARSE_FAULTS, read_header, text
 from node.domain import Receipt, ResultObject

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from node.config import FolderPeer
+from node.config_peers import FolderPeer
 from node.domain import Receipt, ResultObject
 from node.peers.answers import EchoResult, in_sending_order
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from pyorthanc import Orthanc
 
-from node.config import OrthancPeer
+from node.config_peers import OrthancPeer
 from node.domain import Receipt, ResultObject
 from node.errors import PeerError, PeerRefusal
 from node.peers.answers import MAX_MATCHES, EchoResult, StudyMatch, StudyQuery, in_sending_order

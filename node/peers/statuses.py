@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.errors import PeerError, PeerRefusal
 
 

@@ -21,7 +21,8 @@ from node import logs
 from node.analysis import Analysis, require_terms, warm_up
 from node.assembly import Assembler, WaitingSeries
 from node.bundles import BundleCard, cards_of
-from node.config import Config, DimsePeer, load_config
+from node.config import Config, load_config
+from node.config_peers import DimsePeer
 from node.database import AWAY, Database
 from node.database_deliveries import CommitmentState, commitment_of
 from node.deciding import Deciding

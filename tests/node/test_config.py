@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from node.config import DimsePeer, OrthancPeer, load_config
+from node.config import load_config
+from node.config_peers import DimsePeer, OrthancPeer
 from node.domain import TimePoint
 from node.errors import ConfigurationError
 

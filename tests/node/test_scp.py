@@ -11,7 +11,8 @@ from pydicom.pixels import get_decoder
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 
-from node.config import DicomSettings, DimsePeer, FolderPeer
+from node.config import DicomSettings
+from node.config_peers import DimsePeer, FolderPeer
 from node.dicom.identity import Identity
 from node.scp import (
     CALLED_AE_UNKNOWN,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from node.config import DimsePeer, FolderPeer, OrthancPeer, ResultProfile, Retry
+from node.config_peers import DimsePeer, FolderPeer, OrthancPeer, ResultProfile, Retry
 from node.database import Database, iso, moment_of
 from node.database_deliveries import (
     CommitmentState,

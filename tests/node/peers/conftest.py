@@ -19,7 +19,7 @@ from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittle
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.domain import ResultObject
 from tests.real_peers import free_port
 

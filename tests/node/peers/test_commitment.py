@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import evt
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of
 from node.errors import PeerError, PeerRefusal, UnreadableInstance
 from node.peers import find_study, request_commitment, send, whereabouts

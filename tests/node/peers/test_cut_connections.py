@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.peers import send
 
 WHOLE = 10**9

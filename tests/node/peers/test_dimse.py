@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 
-from node.config import DimsePeer
+from node.config_peers import DimsePeer
 from node.domain import ResultObject
 from node.peers import echo, send
 

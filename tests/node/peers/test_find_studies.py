@@ -15,7 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import evt
 
-from node.config import DimsePeer, OrthancPeer
+from node.config_peers import DimsePeer, OrthancPeer
 from node.errors import PeerError, PeerRefusal
 from node.peers import StudyMatch, StudyQuery, find_studies
 from node.peers.answers import MAX_MATCHES

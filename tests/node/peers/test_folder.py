@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from node.config import FolderPeer
+from node.config_peers import FolderPeer
 from node.peers import echo, send
 
 OURS = "CRLM-NODE"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from node.config import OrthancPeer
+from node.config_peers import OrthancPeer
 from node.peers import echo, send
 
 OURS = "CRLM-NODE"
