@@ -149,6 +149,9 @@ def campaign(
 def train(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or one of those that `recipes` lists.")],
     out: OutOption = BUNDLES,
+    cases: Annotated[
+        Path | None, typer.Option(help="A folder of case folders to learn from, in place of the recipe's source.")
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Where the training's state is kept; begun again, it goes on from there.")
     ] = None,
@@ -164,9 +167,9 @@ def train(
     from model.training.journal import draw_curve
     from model.training.loop import Training
     from model.training.publish import publish, write_run_card
-    from model.training.recipe import find_recipe, read_recipe
+    from model.training.recipe import find_recipe, read_recipe, with_cases
 
-    wanted = read_recipe(find_recipe(recipe))
+    wanted = with_cases(read_recipe(find_recipe(recipe)), cases)
     folder = run or RUNS / "training" / wanted.name
     begun = load_bundle(_beginning(wanted.start, out)).state_dict() if wanted.start else None
     world = join_world(choose_device(device))

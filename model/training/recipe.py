@@ -117,6 +117,7 @@ class Recipe(Strict):
     augment: AugmentRanges = AugmentRanges()
     loss: Literal["published", "pooled", "dice-ce", "dice-focal"] = "published"
     optimiser: Optimiser = Optimiser()
+    """Of the one network that is trained; schemes of several networks have rates of their own in `settings`."""
     schedule: Schedule = Schedule()
     validation: Validation = Validation()
     batch: Annotated[int, Field(ge=1)]
@@ -166,6 +167,15 @@ def read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeProblem(f"{path}: not a valid recipe: {wrong}") from error
+
+
+def with_cases(recipe: Recipe, folder: Path | None) -> Recipe:
+    """The recipe on other cases, split as it says, or by default where it had phantoms; None leaves it as it is."""
+    if folder is None:
+        return recipe
+    if isinstance(recipe.source, FolderSource):
+        return recipe.model_copy(update={"source": recipe.source.model_copy(update={"path": folder})})
+    return recipe.model_copy(update={"source": FolderSource(path=folder)})
 
 
 def find_recipe(wish: str) -> Path:
