@@ -155,7 +155,7 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Where the training's state is kept; begun again, it goes on from there.")
     ] = None,
-    cache: Annotated[Path, typer.Option(help="Where prepared slices are kept.")] = RUNS / "slices",
+    cache: Annotated[Path, typer.Option(help="Where prepared slices and volumes are kept.")] = RUNS / "slices",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: WorkersOption = 2,
 ) -> None:
@@ -166,10 +166,11 @@ def train(
     from model.training.distributed import join_world, leave_world
     from model.training.journal import draw_curve
     from model.training.loop import Training
-    from model.training.publish import publish, write_run_card
+    from model.training.publish import companions_of, publish, write_run_card
     from model.training.recipe import find_recipe, read_recipe, with_cases
 
     wanted = with_cases(read_recipe(find_recipe(recipe)), cases)
+    companions_of(wanted, out)  # one that is absent is told before the training, not after it
     folder = run or RUNS / "training" / wanted.name
     begun = load_bundle(_beginning(wanted.start, out)).state_dict() if wanted.start else None
     world = join_world(choose_device(device))

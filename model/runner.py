@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.bundle import Bundle
 from model.card import BundleProblem, Card
-from model.hardware import has_bf16
+from model.hardware import has_bf16, placed
 from model.probe import difference
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Runner:
         self.precision: torch.dtype = torch.float32
         self._weights_path = bundle.weights_path
         self._target = self.card.output.classes.index(self.card.output.target)
-        self._members = [_placed(network, device) for network in bundle.networks()]
+        self._members = [placed(network, device) for network in bundle.networks()]
 
     def __call__(
         self, images: Sequence[Tensor], code: int | None = None, precision: torch.dtype | None = None
@@ -84,12 +84,3 @@ class Runner:
         label_BK = torch.zeros(count, self.card.modality_count, device=self.device)
         label_BK[:, code] = 1.0
         return label_BK
-
-
-def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    """On its device, in the memory format that convolutions of its dimensions are quickest in."""
-    is_volumetric = any(isinstance(layer, nn.Conv3d) for layer in network.modules())
-    layout = torch.channels_last_3d if is_volumetric else torch.channels_last
-    # torch's stub of Module.to lacks memory_format
-    placed: nn.Module = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    return placed

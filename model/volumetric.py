@@ -6,12 +6,13 @@ the noise of thin slices is averaged. Windows are blended with Gaussian weights 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from monai.inferers.utils import sliding_window_inference
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,6 +37,11 @@ class Resampled:
     """What of the canonical volume is in the images; all else is answered with 0."""
     spec: VolumeInput
 
+    def share_of(self, mask_DHW: NDArray[np.bool_]) -> Tensor:
+        """Share of each voxel of the network's grid (D, H, W) that a mask on the primary volume's grid fills."""
+        native = torch.from_numpy(np.ascontiguousarray(self.turn.apply(mask_DHW)[self.box])).float()
+        return _resized(native[None, None], self.images[0].shape[2:])[0, 0]
+
 
 class VolumePipeline:
     """Prepare, forward and restore for a bundle of volume inputs."""
@@ -45,12 +51,7 @@ class VolumePipeline:
 
     def prepare(self, images: Sequence[Placed]) -> Resampled:
         """`images` one a role, in the network's order. Raises VolumeProblem."""
-        primary = images[0]
-        turn = turn_to_axial(primary.volume.affine_lps_mm)
-        box = _box(primary, turn)
-        spacing_mm = turn.spacing_mm(primary.volume.affine_lps_mm)
-        seen = tuple(_on_network_grid(image, turn, box, spacing_mm, self._run.device) for image in images)
-        return Resampled(seen, turn, box, _volumetric(primary.spec))
+        return resampled(images, self._run.device)
 
     def forward(self, seen: Resampled, code: int | None) -> Tensor:
         """Probabilities (1, 1, D, H, W) on the network's grid."""
@@ -59,18 +60,7 @@ class VolumePipeline:
         def of_window(window_BRDHW: Tensor) -> Tensor:
             return self._run([window_BRDHW[:, i : i + 1] for i in range(roles)], code)
 
-        answer = sliding_window_inference(
-            torch.cat(seen.images, dim=1),
-            seen.spec.patch_DHW,
-            1,
-            of_window,
-            overlap=seen.spec.overlap,
-            mode="gaussian",
-            # around a small volume lies what lies around the patient
-            cval=-seen.spec.mean / seen.spec.std,
-        )
-        assert isinstance(answer, Tensor)  # of_window gives one tensor
-        return answer
+        return in_windows(torch.cat(seen.images, dim=1), of_window, seen.spec)
 
     def restore(self, maps_11DHW: Tensor, seen: Resampled, answer_DHW: Half) -> None:
         """Write the map into `answer_DHW`, which lies as the primary volume does; 0 outside the box."""
@@ -84,6 +74,32 @@ class VolumePipeline:
         specs = [_volumetric(self._run.card.spec(role)) for role in self._run.card.roles]
         windows = [seen[spec.role][None, None] if seen else _pattern(spec.patch_DHW) for spec in specs]
         return [((w - s.mean) / s.std).to(self._run.device) for w, s in zip(windows, specs, strict=True)]
+
+
+def resampled(images: Sequence[Placed], device: torch.device) -> Resampled:
+    """`images` (one a role, the primary one first) as a volumetric network sees them. Raises VolumeProblem."""
+    primary = images[0]
+    turn = turn_to_axial(primary.volume.affine_lps_mm)
+    box = _box(primary, turn)
+    spacing_mm = turn.spacing_mm(primary.volume.affine_lps_mm)
+    seen = tuple(_on_network_grid(image, turn, box, spacing_mm, device) for image in images)
+    return Resampled(seen, turn, box, _volumetric(primary.spec))
+
+
+def in_windows(images_1RDHW: Tensor, of_window: Callable[[Tensor], Tensor], spec: VolumeInput) -> Tensor:
+    """What `of_window` answers to windows (1, R, *patch) of the normalised images, blended, (1, K, D, H, W)."""
+    answer = sliding_window_inference(
+        images_1RDHW,
+        spec.patch_DHW,
+        1,
+        of_window,
+        overlap=spec.overlap,
+        mode="gaussian",
+        # around a small volume lies what lies around the patient
+        cval=-spec.mean / spec.std,
+    )
+    assert isinstance(answer, Tensor)  # of_window gives one tensor
+    return answer
 
 
 def _volumetric(spec: InputSpec) -> VolumeInput:

@@ -44,9 +44,9 @@ def pooled_loss(logits_BKHW: Tensor, target_BKHW: Tensor) -> Tensor:
     return POOLED_BCE_WEIGHT * bce + 1 - (2 * (probability * target_BKHW).sum() + 1) / (total + 1)
 
 
-def dice_ce(logits_BKHW: Tensor, target_BKHW: Tensor) -> Tensor:
-    """nnU-Net's loss in 2-D: Dice of the batch, and cross-entropy."""
-    return dice_ce_loss(logits_BKHW, target_BKHW, batch_dice=True)
+def dice_ce(logits: Tensor, target: Tensor) -> Tensor:
+    """nnU-Net's loss: cross-entropy, and Dice of the whole batch for slices (B, K, H, W), of each image for volumes."""
+    return dice_ce_loss(logits, target, batch_dice=logits.ndim == 4)
 
 
 LOSSES: dict[str, Loss] = {

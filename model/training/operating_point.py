@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.card import AnyInput
-from model.cases import Case
+from model.cases import Case, CaseImage
 from model.engine import Engine, Fed
 from model.findings import label_lesions, reaches
+from model.liver_mask import whole_liver
 from model.metrics import Overlap
 from model.samples import Sample, samples_of
 from model.training.sources import CaseSource
@@ -26,6 +27,8 @@ PEAKS = (0.0, 0.8, 0.9, 0.95)
 MINIMUMS_ML = (0.0, 0.1, 0.2, 0.4, 0.52)
 """0.52 ml is a sphere of 10 mm, the smallest lesion that RECIST 1.1 calls measurable."""
 FEWEST_VOXELS = 3
+REFUSED = np.zeros((len(THRESHOLDS), len(PEAKS), len(MINIMUMS_ML)))
+"""The table of a sample that the engine refuses: nothing is found, whatever the limits."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,27 @@ def choose(table_CTPM: Sequence[NDArray[np.float64]]) -> OperatingPoint:
 
 
 def dice_of_sample(engine: Engine, sample: Sample) -> NDArray[np.float64]:
-    """The table of one sample through the engine."""
+    """The table of one sample through the engine. Raises VolumeProblem for a sample that it refuses."""
     _, image = sample.primary
     probability_DHW = engine.segment(fed(sample)).probability_DHW
+    if engine.card.output.target == "liver":
+        return liver_table(probability_DHW, image)
     return dice_table(probability_DHW, image.labels["lesion"], image.volume.voxel_ml)
+
+
+def liver_table(probability_DHW: Half, image: CaseImage) -> NDArray[np.float64]:
+    """As `dice_table`, of the liver with its lesions, made whole as for a network that looks inside it.
+
+    Peak and volume tell lesions apart; of an organ they decide nothing.
+    """
+    true_DHW = image.labels["liver"] > 0
+    true_DHW = true_DHW | (image.labels["lesion"] > 0) if "lesion" in image.labels else true_DHW
+    table = np.empty_like(REFUSED)
+    for t, threshold in enumerate(THRESHOLDS):
+        found_DHW = whole_liver(probability_DHW >= np.float16(threshold))
+        both = int(np.count_nonzero(found_DHW & true_DHW))
+        table[t] = Overlap(both, int(found_DHW.sum()) - both, int(true_DHW.sum()) - both).dice
+    return table
 
 
 def fed(sample: Sample) -> dict[str, Fed]:

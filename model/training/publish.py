@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from model.bundle import Bundle, add_probe, save_bundle
+from model.canonical import VolumeProblem
 from model.card import UNSAVED_SHA256, Card, Companion, OutputSpec, PlanarInput, TrainingStatement, read_card
 from model.engine import Engine
 from model.input_check import seen_in
+from model.problems import TrainingProblem
 from model.runner import Runner
 from model.samples import Sample
 from model.training.loop import Heard, Trained
-from model.training.operating_point import FEWEST_VOXELS, choose, dice_of_sample, fed, samples_ahead
+from model.training.operating_point import FEWEST_VOXELS, REFUSED, choose, dice_of_sample, fed, samples_ahead
 from model.training.probes import planar_probe
 from model.training.recipe import PhantomSource, Recipe
 
@@ -33,9 +35,10 @@ _PHANTOM_LIMITS = (
 
 
 def publish(recipe: Recipe, trained: Trained, out: Path, *, workers: int, heard: Heard = lambda *_: None) -> Bundle:
-    """Write `<out>/<recipe name>`. Companions are looked for in `out`. Raises BundleProblem, ValueError."""
+    """Write `<out>/<recipe name>`. Companions are looked for in `out`. Raises BundleProblem, and TrainingProblem
+    where the engine refuses all validation samples."""
     draft = draft_card(recipe, trained, out)
-    weights = serving_weights(trained.network.state_dict())
+    weights = dict(trained.weights)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder:
         # beside its companions, for the engine looks for them there
@@ -43,9 +46,18 @@ def publish(recipe: Recipe, trained: Trained, out: Path, *, workers: int, heard:
         samples = samples_ahead(trained.split.validation, recipe.inputs, workers)
         tables, shown = [], list[Sample]()
         for number, sample in enumerate(samples, start=1):
-            tables.append(dice_of_sample(engine, sample))
-            shown += [sample] if number <= PROBE_SAMPLES else []
+            try:
+                tables.append(dice_of_sample(engine, sample))
+            except VolumeProblem:
+                tables.append(REFUSED)  # such as one in which the companion finds no liver
+            else:
+                shown += [sample] if len(shown) < PROBE_SAMPLES else []
             heard("operating point", number, len(trained.split.validation), choose(tables).mean_dice)
+    if not shown:
+        raise TrainingProblem(
+            f"{recipe.name}: the engine refuses each of the {len(tables)} validation samples; if the network looks "
+            "inside the liver, its companion finds none: train that first"
+        )
     point = choose(tables)
     limits: dict[str, float | int] = {
         "threshold": point.threshold,
@@ -80,10 +92,7 @@ def draft_card(recipe: Recipe, trained: Trained, out: Path) -> Card:
         sha256=UNSAVED_SHA256,
         network=recipe.network,
         conditions=recipe.conditions,
-        companions={
-            role: Companion(bundle=name, sha256=read_card(out / name).sha256)
-            for role, name in recipe.companions.items()
-        },
+        companions=companions_of(recipe, out),
         inputs=recipe.inputs,
         output=recipe.output,
         inference=recipe.inference,
@@ -94,18 +103,23 @@ def draft_card(recipe: Recipe, trained: Trained, out: Path) -> Card:
     )
 
 
-def serving_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What serving needs of the trained weights."""
-    return dict(weights)
+def companions_of(recipe: Recipe, out: Path) -> dict[Literal["liver"], Companion]:
+    """Those beside which the bundle will lie in `out`. Raises BundleProblem for one that is absent."""
+    return {
+        role: Companion(bundle=name, sha256=read_card(out / name).sha256) for role, name in recipe.companions.items()
+    }
 
 
-def with_probe(bundle: Bundle, samples: list[Sample]) -> Bundle:
-    """The bundle with the slices in which it finds most."""
-    if not isinstance(bundle.card.input, PlanarInput):
-        return bundle
+def with_probe(bundle: Bundle, samples: Sequence[Sample]) -> Bundle:
+    """The bundle with the slices, or the window, in which it finds most."""
     engine = Engine(bundle, "cpu")
     studies = (engine.place(fed(sample)) for sample in samples)
-    return add_probe(bundle, planar_probe(Runner(bundle, engine.device), studies))
+    runner = Runner(bundle, engine.device)
+    if isinstance(bundle.card.input, PlanarInput):
+        return add_probe(bundle, planar_probe(runner, studies))
+    from model.training.probes_volume import volume_probe  # brings MONAI, which takes seconds to import
+
+    return add_probe(bundle, volume_probe(runner, studies))
 
 
 def write_run_card(folder: Path, recipe: Recipe, trained: Trained, bundle: Bundle) -> Path:
@@ -140,14 +154,18 @@ def _run_words(recipe: Recipe, trained: Trained, bundle: Bundle) -> str:
 `{recipe.name}`: system {recipe.system}, profile {recipe.profile}, scheme {recipe.scheme}, network
 `{recipe.network.id}` {dict(recipe.network.kwargs)}, seed {recipe.seed}.
 
-- Learnt from {len(trained.split.training)} cases ({len(trained.training)} slices) and saw {trained.images_seen} images;
-  chosen by {len(trained.split.validation)} other cases: {_data_words(recipe, trained)}.
+- Learnt from {len(trained.split.training)} cases ({len(trained.training)} {_images(recipe)}) and saw
+  {trained.images_seen} images; chosen by {len(trained.split.validation)} other cases: {_data_words(recipe, trained)}.
 - Dice of the validation cases at the network's resolution, last looks: {looks}; {settled}
   ({trained.slope:+.4f} over the last third of the looks).
 - A lesion is probability {output.threshold:g} or more, somewhere {output.minimum_peak_probability:g} or more, at least
   {output.minimum_lesion_ml:g} ml.
 - How well it does on cases that nobody has seen: `crlm-model evaluate {bundle.path.name}`.
 """
+
+
+def _images(recipe: Recipe) -> str:
+    return "slices" if isinstance(recipe.inputs[0], PlanarInput) else "volumes"
 
 
 def _data_words(recipe: Recipe, trained: Trained) -> str:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from model.card import AnyInput, InferenceSpec, Name, NetworkSpec, OutputSpec, Strict
-from model.problems import RecipeProblem
+from model.problems import RecipeProblem, TrainingProblem
 from model.training.augment import AugmentRanges
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+
+SettingsT = TypeVar("SettingsT", bound=Strict)
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -176,6 +178,15 @@ def with_cases(recipe: Recipe, folder: Path | None) -> Recipe:
     if isinstance(recipe.source, FolderSource):
         return recipe.model_copy(update={"source": recipe.source.model_copy(update={"path": folder})})
     return recipe.model_copy(update={"source": FolderSource(path=folder)})
+
+
+def checked(settings: type[SettingsT], recipe: Recipe) -> SettingsT:
+    """The recipe's settings as its scheme knows them. Raises TrainingProblem, naming each key that is wrong."""
+    try:
+        return settings.model_validate(recipe.settings)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TrainingProblem(f"{recipe.name}: settings of the scheme {recipe.scheme}: {wrong}") from error
 
 
 def find_recipe(wish: str) -> Path:

@@ -6,12 +6,9 @@ network pixel that is lesion, so that borders keep their place when probabilitie
 
 from __future__ import annotations
 
-import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import model
 from model.alignment import onto_grid
 from model.card import AnyInput, PlanarInput
 from model.cases import CaseImage
@@ -30,6 +26,7 @@ from model.liver_mask import dilated
 from model.preprocess import Intake, intake
 from model.problems import TrainingProblem
 from model.samples import Sample, samples_of
+from model.training.prepared import fingerprint, make_files
 from model.training.sources import CaseSource
 from model.volume import Volume
 
@@ -39,8 +36,8 @@ _CPU = torch.device("cpu")
 _HALF = 128
 """Half of a pixel, in bytes."""
 _KEPT = 0.5
-_FEEDS = ("alignment.py", "body.py", "canonical.py", "cases.py", "input_check.py", "liver_mask.py", "preprocess.py")
-"""What a network is fed is made here, and by the phantoms."""
+_LINES = ("alignment.py", "preprocess.py", "training/slices.py")
+"""Further files that make what a planar network is fed."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,8 @@ def planar_set(
     done: Callable[[], None] = lambda: None,
 ) -> PlanarSet:
     """All slices of the cases that fit, from the cache where they are there. Raises TrainingProblem where none is."""
-    folder = cache / fingerprint(inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [source for source in sources if not _file_of(folder, source).exists()]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(draw, source, tuple(inputs), folder) for source in missing]):
-            future.result()
-            done()
+    folder = cache / fingerprint(inputs, _LINES)
+    make_files(draw, sources, inputs, folder, _file_of, workers=workers, done=done)
     return _joined([_file_of(folder, source) for source in sources], inputs)
 
 
@@ -121,15 +113,6 @@ def draw(source: CaseSource, inputs: tuple[AnyInput, ...], folder: Path) -> None
     with draft.open("wb") as file:
         np.savez(file, allow_pickle=False, samples=np.int64(len(samples)), **arrays)
     draft.replace(path)
-
-
-def fingerprint(inputs: Sequence[AnyInput]) -> str:
-    """Changes with what the network is fed and with the lines that make it: an old cache is never taken for new."""
-    digest = hashlib.sha256("\n".join(spec.model_dump_json() for spec in inputs).encode())
-    here = Path(model.__path__[0])
-    for source in (*sorted(here.glob("phantom*.py")), *(here / name for name in _FEEDS), Path(__file__)):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _arrays(sample: Sample) -> dict[str, NDArray[Any]]:

@@ -28,8 +28,8 @@ from model.training.losses_constraint import (
     on_stages,
     terms_at_start,
 )
-from model.training.recipe import Recipe
-from model.training.schemes.supervised import SupervisedScheme, checked
+from model.training.recipe import Recipe, checked
+from model.training.schemes.supervised import SupervisedScheme
 
 
 class ConstrainedSettings(Strict):
@@ -47,14 +47,13 @@ class ConstrainedSettings(Strict):
     bound: Literal["gradient-penalty", "weight-clip"] = "gradient-penalty"
 
 
-class ConstrainedScheme(SupervisedScheme):
+class ConstrainedScheme(SupervisedScheme[PlanarBatch]):
     """As supervised, with λ·L_D as a further term."""
 
     def __init__(
         self, recipe: Recipe, device: torch.device, world: World, begun: Mapping[str, Tensor] | None = None
     ) -> None:
         """Raises TrainingProblem for settings that it does not know, WeightsProblem for a file that is not right."""
-        self._settings = checked(ConstrainedSettings, recipe)
         super().__init__(recipe, device, world, begun)
         torch.manual_seed(recipe.seed + 7)
         self._extractor = feature_extractor(self._settings.imagenet, self._settings.imagenet_sha256).to(device)
@@ -64,6 +63,10 @@ class ConstrainedScheme(SupervisedScheme):
         self._is_ready = False
         self._adversary = AdversaryConfig(bound=self._settings.bound)
         self._judge_optimiser = adversary_optimiser(self._extractor, self._adversary)
+
+    def check_settings(self) -> None:
+        """Raises TrainingProblem for unknown settings."""
+        self._settings = checked(ConstrainedSettings, self._recipe)
 
     def step(self, batches: Sequence[PlanarBatch], share: float) -> dict[str, float]:
         """One step of the judge where it learns, then one of the generator."""

@@ -6,7 +6,6 @@ knew. Now and then the arterial phase is replaced by the portal-venous one: a st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -17,10 +16,9 @@ from model.card import Strict
 from model.networks.cmg import CMG, Phases
 from model.problems import TrainingProblem
 from model.training.batches import PlanarBatch
-from model.training.distributed import World
 from model.training.losses_guided import guided_dice_loss, guided_loss, predicted_share
-from model.training.recipe import Recipe
-from model.training.schemes.supervised import SupervisedScheme, checked
+from model.training.recipe import checked
+from model.training.schemes.supervised import SupervisedScheme
 
 ROLES = ("portal-venous", "arterial")
 
@@ -35,22 +33,19 @@ class GuidedSettings(Strict):
     """False leaves the guiding masks empty, which makes the modules pass on what they get: the ablation."""
 
 
-class GuidedScheme(SupervisedScheme):
+class GuidedScheme(SupervisedScheme[PlanarBatch]):
     """Six logits a step: two phases at three sizes."""
 
-    def __init__(
-        self, recipe: Recipe, device: torch.device, world: World, begun: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """Raises TrainingProblem for other roles than two phases, for another network, or for unknown settings."""
+    def check_settings(self) -> None:
+        """Raises TrainingProblem for unknown settings, and for other roles than two phases."""
+        recipe = self._recipe
         self._settings = checked(GuidedSettings, recipe)
+        if recipe.network.id != "cmg":
+            raise TrainingProblem(f"{recipe.name}: the scheme guided trains the network cmg, not {recipe.network.id}")
         if tuple(dict.fromkeys(spec.role for spec in recipe.inputs)) != ROLES:
             raise TrainingProblem(
                 f"{recipe.name}: the scheme guided needs the roles {' and '.join(ROLES)}, in this order"
             )
-        super().__init__(recipe, device, world, begun)
-        if not isinstance(self.trained, CMG):
-            raise TrainingProblem(f"{recipe.name}: the scheme guided trains the network cmg, not {recipe.network.id}")
-        self._cmg = self.trained
 
     def terms(self, batch: PlanarBatch, share: float) -> dict[str, Tensor]:
         """The mean loss of all six logits."""
@@ -59,7 +54,8 @@ class GuidedScheme(SupervisedScheme):
         by_own_B = torch.rand(count) < (predicted_share(share) if self._settings.own_masks else 0.0)
         masks = Phases(*(((target >= 0.5) & self._settings.guidance).float() for target in targets))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._quick):
-            outputs = self._cmg.training_outputs(
+            assert isinstance(self.trained, CMG)  # as `check_settings` saw
+            outputs = self.trained.training_outputs(
                 *images, masks=masks, predicted_B=(by_own_B & self._settings.guidance).to(self._device)
             )
         loss = guided_loss if self._recipe.profile == "published" else guided_dice_loss

@@ -15,8 +15,7 @@ from model.problems import TrainingProblem
 from model.training.batches import PlanarBatch
 from model.training.distributed import World
 from model.training.losses_unified import SEGAN_WEIGHTS, UnifiedWeights
-from model.training.recipe import Recipe
-from model.training.schemes.supervised import checked
+from model.training.recipe import Recipe, checked
 from model.training.schemes.unified import UnifiedBatch, UnifiedScheme, UnifiedSettings
 
 _DRAWN = 0.5
@@ -81,6 +80,10 @@ class UnifiedRecipeScheme:
         drawn = (batch.targets[self._role] >= _DRAWN).float()
         code_B = batch.code_B.clamp(min=0)
         return self._scheme.step(UnifiedBatch(batch.images[self._role], drawn, code_B), share)
+
+    def serving_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of a state of `network`, the weights that the bundle's network has: all."""
+        return dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
