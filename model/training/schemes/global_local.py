@@ -1,9 +1,9 @@
 """System (d): SegResNet with its autoencoder, and the share of tumour that a clinical table lets one expect.
 
 Both stages (models.md §4) are trained so: the liver in the whole field, the tumour inside the liver. `published` is
-what the text says: the autoencoder's loss with weight 0.1 and λ·(ρ − r̂)² on probabilities. `as-coded` is what the code does: no
-autoencoder, ρ of raw logits, the next patient's r̂. `best` leaves out predictors of the future and asks for no more
-than the table knows. The served network has no autoencoder.
+what the text says: the autoencoder's loss with weight 0.1 and λ·(ρ − r̂)² on probabilities. `as-coded` is what the
+code does: no autoencoder, ρ of raw logits, the next patient's r̂. `best` leaves out predictors of the future and asks
+for no more than the table knows. The served network has no autoencoder.
 """
 
 from __future__ import annotations
