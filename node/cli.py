@@ -118,10 +118,14 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fa
     """Check the configuration, bundles included, as `serve` would, and say what it means. Exit 2 if it is wrong."""
     from node.analysis import require_terms
     from node.bundles import cards_of
+    from node.config_secrets import file_faults, unset_variables
 
     settings = load_config(config)
     cards = cards_of(settings)
     require_terms(settings)
+    if faults := [f"{settings.folder / 'peers.yaml'}: {fault}" for fault in file_faults(settings.peers)]:
+        raise ConfigurationError("\n".join(faults))
+    unset = [*unset_variables(settings.peers, os.environ)]
     dicom = settings.node.dicom
     if as_json:
         print_json(
@@ -131,6 +135,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fa
                 "port": dicom.port,
                 "spool": str(settings.spool_path),
                 "peers": sorted(settings.peers),
+                "unset_variables": unset,
                 "routes": [
                     {
                         "condition": route.condition,
@@ -147,6 +152,8 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fa
         f"[bold]{plain(settings.folder)}[/] is right. AE {plain(', '.join(sorted(dicom.our_titles)))} on "
         f"{dicom.host}:{dicom.port}; spool {plain(settings.spool_path)}; {len(settings.peers)} peers."
     )
+    for sentence in unset:
+        console.print(f"[yellow]{plain(sentence)}[/]", highlight=False)
     print_table(
         ("condition", "time point", "bundle", "delivers to"),
         [

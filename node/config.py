@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 from pydicom.datadict import tag_for_keyword
 
-from node.config_peers import AnyPeer, FolderPeer, OrthancPeer, PeersFile, QueriedPeer
+from node.config_peers import AnyPeer, FolderPeer, PeersFile, QueriedPeer
 from node.config_routes import Route, RoutesFile, Trust
 from node.config_types import AeTitle, Days, Pattern, Port, Seconds, Strict, matching
 from node.domain import TimePoint
@@ -260,7 +260,11 @@ def load_config(folder: Path, environment: Mapping[str, str] | None = None) -> C
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder; name the one with node.yaml in it by --config DIR")
     peers = read_yaml(folder / "peers.yaml", PeersFile)
-    secrets = {peer.password_variable for peer in peers.peers.values() if isinstance(peer, OrthancPeer)}
+    secrets = {
+        variable
+        for peer in peers.peers.values()
+        for variable in (getattr(peer, "password_variable", ""), getattr(peer, "token_variable", ""))
+    }
     node = read_yaml(folder / "node.yaml", NodeSettings, overrides=dict(_overrides(environment, secrets)))
     routes = read_yaml(folder / "routes.yaml", RoutesFile)
     terms = _read_terms(folder / "terminology.yaml")

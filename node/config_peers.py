@@ -91,8 +91,68 @@ class OrthancPeer(_Peer):
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
-AnyPeer = DimsePeer | FolderPeer | OrthancPeer
-QueriedPeer = DimsePeer | OrthancPeer
+_SECRETS = {
+    "password": "name an environment variable by password_variable or a file by password_file",
+    "token": "name an environment variable by token_variable or a file by token_file",
+}
+
+
+class DicomwebPeer(_Peer):
+    """A DICOMweb service (PS3.18): searched by QIDO-RS, and results are stored by STOW-RS."""
+
+    protocol: Literal["dicomweb"]
+    url: Annotated[
+        str,
+        matching(
+            r"https?://(\[[0-9A-Fa-f:.]+\]|[^/@?#\s:\[\]]+)(:[0-9]+)?(/[^?#\s]*)?",
+            "write https://host:port/path, what stands before /studies; user name and password have their own keys",
+        ),
+    ]
+    """The service's root: `url`/studies is searched and stored to."""
+    username: str = ""
+    password_variable: str = ""
+    """Name of the environment variable that holds the password: secrets stay out of YAML."""
+    password_file: Path | None = None
+    """A file whose first line is the password."""
+    token_variable: str = ""
+    """As the password's, of a bearer token (RFC 6750) in place of user name and password."""
+    token_file: Path | None = None
+    """Read anew for each request, so that another program may renew it."""
+    ca_file: Path | None = None
+    """Certificates (PEM) of the authorities that the server's may come from; else the system's authorities."""
+    look_up_study: bool = True
+    """As of a DIMSE peer, by QIDO-RS."""
+    look_up_earlier_studies: bool = False
+    """As of a DIMSE peer, by QIDO-RS."""
+    connection_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long its answer may be silent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, data: Any) -> Any:
+        for key, fix in _SECRETS.items():
+            if isinstance(data, dict) and key in data:
+                raise ValueError(f"{key}: secrets stay out of this file; {fix}")
+        return data
+
+    @model_validator(mode="after")
+    def _says_once_who_we_are(self) -> DicomwebPeer:
+        passwords = [bool(self.password_variable), self.password_file is not None]
+        tokens = [bool(self.token_variable), self.token_file is not None]
+        if all(passwords) or all(tokens):
+            raise ValueError("a secret is named both by a variable and by a file; leave one of them out")
+        if any(tokens) and (any(passwords) or self.username):
+            raise ValueError("write either username and password_…, or token_…: one of them is sent")
+        if bool(self.username) != any(passwords):
+            raise ValueError("username and password_variable (or password_file) belong together; write both or none")
+        if self.ca_file is not None and not self.url.startswith("https://"):
+            raise ValueError("ca_file is for https; write https:// in url, or leave it out")
+        return self
+
+
+AnyPeer = DimsePeer | FolderPeer | OrthancPeer | DicomwebPeer
+QueriedPeer = DimsePeer | OrthancPeer | DicomwebPeer
 """A peer that may have earlier studies: a folder has none to ask for."""
 
 

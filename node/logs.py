@@ -33,6 +33,9 @@ LIBRARY_LEVELS = {
     "pynetdicom": logging.ERROR,
     "pydicom": logging.ERROR,
     "highdicom": logging.WARNING,
+    "dicomweb_client": logging.CRITICAL,  # the URL of a query names the patient
+    "retrying": logging.CRITICAL,
+    "urllib3": logging.ERROR,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "alembic": logging.WARNING,

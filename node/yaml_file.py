@@ -27,7 +27,7 @@ _FIXES = {
     "dict_type": "a section is needed here: lines of `key: value`, indented under it",
     "tuple_type": "a list is needed here, such as [a, b]",
     "path_type": "a path is needed here, as text",
-    "union_tag_invalid": "its protocol is none of dimse, folder, orthanc; write one of them",
+    "union_tag_invalid": "its protocol is none of dimse, folder, orthanc, dicomweb; write one of them",
 }
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]*@")
 

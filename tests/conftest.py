@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real_peers import OrthancServer, StoreScp, running_orthanc, running_storescp
+from tests.real_peers import DICOMWEB_PLUGIN, OrthancServer, StoreScp, running_orthanc, running_storescp
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -31,7 +31,9 @@ def require_peer() -> Callable[[str], Path]:
         found = sorted(Path("/").glob(program.removeprefix("/")))
         if found:
             return found[-1]
-        message = f"{program} is not installed (Debian packages: dcmtk, dicom3tools, orthanc, postgresql)"
+        message = (
+            f"{program} is not installed (Debian packages: dcmtk, dicom3tools, orthanc, orthanc-dicomweb, postgresql)"
+        )
         if os.environ.get("CRLM_REQUIRE_PEERS") == "1":
             pytest.fail(message)
         pytest.skip(message)
@@ -75,7 +77,8 @@ def orthanc_server(
 ) -> Iterator[OrthancServer]:
     """One Orthanc for all tests; take `orthanc` instead, which is empty."""
     program = require_peer("/usr/sbin/Orthanc")
-    with running_orthanc(program, tmp_path_factory.mktemp("orthanc")) as server:
+    plugins = [plugin for plugin in (DICOMWEB_PLUGIN,) if plugin.exists()]
+    with running_orthanc(program, tmp_path_factory.mktemp("orthanc"), plugins) as server:
         yield server
 
 

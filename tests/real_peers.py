@@ -19,6 +19,7 @@ import pytest
 from pyorthanc import Orthanc
 
 START_DEADLINE_S = 30.0
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 def free_port() -> int:
@@ -42,6 +43,11 @@ class OrthancServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def dicomweb_url(self) -> str:
+        """Where its DICOMweb plugin listens, if it runs with it."""
+        return f"{self.url}/dicom-web"
 
     def register(self, ae_title: str, port: int) -> None:
         """Make an AE on loopback known to it, so that it takes our requests and finds us for commitment reports."""
@@ -67,8 +73,8 @@ class OrthancServer:
 
 
 @contextmanager
-def running_orthanc(program: Path, folder: Path) -> Iterator[OrthancServer]:
-    """Orthanc with storage in `folder`, one registered user, and no plugins."""
+def running_orthanc(program: Path, folder: Path, plugins: Sequence[Path] = ()) -> Iterator[OrthancServer]:
+    """Orthanc with storage in `folder`, one registered user, and these plugins."""
     http_port, username, password = free_port(), "crlm", "orthanc-test"
     client = Orthanc(f"http://127.0.0.1:{http_port}", username=username, password=password, trust_env=False)
     server = OrthancServer("ORTHANC", free_port(), http_port, username, password, client)
@@ -76,7 +82,7 @@ def running_orthanc(program: Path, folder: Path) -> Iterator[OrthancServer]:
         "Name": "crlm-node tests",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
-        "Plugins": [],
+        "Plugins": [str(plugin) for plugin in plugins],
         "DicomAet": server.ae_title,
         "DicomPort": server.dicom_port,
         "HttpPort": server.http_port,

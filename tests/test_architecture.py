@@ -52,6 +52,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "pynetdicom": ("node.scp", "node.peers.dimse", "node.peers.association", "simulator"),
     "pyorthanc": ("node.peers.orthanc",),
     "dicomweb_client": ("node.peers.dicomweb",),
+    "requests": ("node.peers.dicomweb",),
     "dbos": ("node.jobs",),
     "highdicom": ("node.dicom",),
     "torch": ("model",),

@@ -16,7 +16,7 @@ from model.phantom import GEOMETRIES, make_phantom
 from node.domain import JobState
 from simulator.archive import Archive
 from simulator.modality import write_series
-from tests.real_peers import free_port
+from tests.real_peers import DICOMWEB_PLUGIN, OrthancServer, free_port
 from tests.serving import DEMO_BUNDLES, serving, write_config
 
 RULE = {"keyword": "StudyDescription", "pattern": "staging", "days_before": [60, 366], "time_point": "post"}
@@ -59,6 +59,35 @@ def test_a_study_waits_for_an_archive_that_is_away_and_is_decided_by_it(
             node.wait_for_job(study_uid, {JobState.SUPERSEDED})
             conditions = {job.condition for job in node.jobs(study_uid) if job.job_id != held.job_id}
         assert conditions == {"post-nact-dwi"}
+
+
+def test_an_archive_that_speaks_dicomweb_tells_of_the_earlier_study_and_keeps_the_results(
+    dwi: list[Path], tmp_path: Path, orthanc: OrthancServer, require_peer: Callable[[str], Path]
+) -> None:
+    storescu = require_peer("/usr/bin/storescu")
+    require_peer(str(DICOMWEB_PLUGIN))
+    orthanc.client.post_instances(_year_before(dwi[0], tmp_path / "earlier.dcm"))
+    secret = tmp_path / "password"
+    secret.write_text(orthanc.password, encoding="utf-8")
+    archive: dict[str, Any] = {"protocol": "dicomweb", "url": orthanc.dicomweb_url, "username": orthanc.username}
+    archive |= {"password_file": str(secret), "look_up_earlier_studies": True}
+    config = write_config(
+        tmp_path,
+        peers={"web": {**archive, "may_receive": True, "accepts_demo_results": True}},
+        bundles=DEMO_BUNDLES,
+        deliver_to=["web"],
+        node={"dicom": {"port": free_port()}, "time_point": {"earlier_studies": [RULE]}},
+    )
+    study_uid = str(dcmread(dwi[0]).StudyInstanceUID)
+    with serving(config) as node:
+        command = [str(storescu), "-aec", "CRLM-NODE", "127.0.0.1", str(node.port), *map(str, dwi)]
+        subprocess.run(command, check=True, env={**os.environ, "TCP_NODELAY": "1"})
+        (job,) = node.wait_for_job(study_uid, {JobState.COMMITTED})
+        objects = node.objects(job.job_id)
+    assert job.condition == "post-nact-dwi"
+    assert "sr" in {item.kind for item in objects}
+    for item in objects:
+        assert orthanc.file_of(item.sop_instance_uid) == item.path.read_bytes()
 
 
 def _year_before(path: Path, copy: Path) -> bytes:

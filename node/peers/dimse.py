@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pynetdicom.presentation import PresentationContext
 
 from node.config_peers import DimsePeer
 from node.dicom.commitment import CommitmentReport, report_of, request_of
-from node.dicom.header import PARSE_FAULTS, read_header, text
+from node.dicom.header import PARSE_FAULTS, text
 from node.domain import Receipt, ResultObject
 from node.errors import PeerError, PeerRefusal, UnreadableInstance
 from node.peers import statuses
@@ -37,6 +36,7 @@ from node.peers.answers import (
     in_sending_order,
 )
 from node.peers.association import associate, ended, take_requests
+from node.peers.receipts import broken_off, is_required, judge
 from node.peers.statuses import name_of
 
 VERIFICATION = UID("1.2.840.10008.1.1")
@@ -47,7 +47,6 @@ UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 SLOWEST_BYTES_PER_S = 125_000
 """1 Mbit/s: a large SEG over a thin line is no time-out."""
 MAX_CONTEXTS = 128
-_NOT_SENT = statuses.Meaning(False, False, "not sent")
 SLOWEST_ANSWER = 3
 """All matches of a query may take so many times `timeout_s`, each of which may come at its very end."""
 LIMIT_REACHED = 0xB001
@@ -89,29 +88,11 @@ def send(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) ->
             chosen = _storable(association, peer, parcels, our_ae_title)
             for number, parcel in enumerate(chosen, start=1):
                 told[parcel.item.sop_instance_uid] = status = _store(association, peer, parcel, number)
-                if not statuses.of_store(status).is_done and _is_required(peer, parcel.item):
+                if not statuses.of_store(status).is_done and is_required(peer.results, parcel.item):
                     break
     except (PeerError, UnreadableInstance) as error:
-        return Receipt(False, error.retry, _with_progress(str(error), objects, told), told, _stored(told))
-    return judge(peer, objects, told)
-
-
-def judge(peer: DimsePeer, objects: Sequence[ResultObject], told: dict[str, int]) -> Receipt:
-    """The receipt for these statuses: stored when every required object is, and no optional one may still come."""
-    meanings = {
-        item: statuses.of_store(told[item.sop_instance_uid]) for item in objects if item.sop_instance_uid in told
-    }
-    is_whole = all(meanings.get(item, _NOT_SENT).is_done for item in objects if _is_required(peer, item))
-    is_refused = any(_is_required(peer, item) and not (m.is_done or m.retry) for item, m in meanings.items())
-    retry = not is_refused and any(meaning.retry for meaning in meanings.values())
-    is_stored = is_whole and not retry and any(meaning.is_done for meaning in meanings.values())
-    remarks = Counter(f"{item.kind} {_remark(told.get(item.sop_instance_uid))}" for item in objects)
-    reason = "; ".join(f"{count} × {remark}" if count > 1 else remark for remark, count in remarks.items())
-    return Receipt(is_stored, retry, f"{name_of(peer)}: {reason}", told, _stored(told))
-
-
-def _stored(told: dict[str, int]) -> tuple[str, ...]:
-    return tuple(uid for uid, status in told.items() if statuses.of_store(status).is_done)
+        return broken_off(error, objects, told)
+    return judge(name_of(peer), peer.results, objects, told)
 
 
 def echo(peer: DimsePeer, our_ae_title: str) -> EchoResult:
@@ -249,24 +230,6 @@ def _match(item: Dataset) -> StudyMatch:
     )
 
 
-def whereabouts(peer: DimsePeer, objects: Sequence[ResultObject], our_ae_title: str) -> str | None:
-    """Why the objects' study is no place for them any more: gone from the peer, or another patient's there.
-
-    None where all is well, and where the peer answers no queries of ours. Raises PeerError where it does not answer
-    at all, and UnreadableInstance for an object whose file is gone.
-    """
-    ours = read_header(objects[0].path)
-    try:
-        found = find_study(peer, text(ours, "StudyInstanceUID"), our_ae_title)
-    except PeerRefusal:
-        return None
-    if not found:
-        return f"the study is not (or no longer) at {name_of(peer)}"
-    if text(ours, "PatientID") not in {match.patient_id.strip() for match in found}:
-        return f"the study belongs to another patient at {name_of(peer)} than when it was analysed"
-    return None
-
-
 def _parcel(item: ResultObject) -> _Parcel:
     try:
         meta = read_file_meta_info(item.path)
@@ -301,7 +264,7 @@ def _storable(
         syntaxes = parcel.acceptable(has_implicit=peer.offer_implicit_vr)
         return any((parcel.sop_class, syntax) in accepted for syntax in syntaxes)
 
-    refused = {p.pair for p in parcels if _is_required(peer, p.item) and not is_accepted(p)}
+    refused = {p.pair for p in parcels if is_required(peer.results, p.item) and not is_accepted(p)}
     if refused:
         classes = ", ".join(f"{c.name} ({c}) in {s.name}" for c, s in sorted(refused))
         raise PeerRefusal(
@@ -333,29 +296,6 @@ def _answer(peer: DimsePeer, association: Association, ask: Callable[[], Dataset
     if "Status" not in status:
         raise ended(peer, association, began_s)
     return int(status.Status)
-
-
-def _is_required(peer: DimsePeer, item: ResultObject) -> bool:
-    """Optional is only what the peer's profile lists and does not require; other objects were asked for by name.
-
-    A report of refusal comes alone: where it is not stored, nothing is.
-    """
-    profile = peer.results
-    return item.kind not in profile.objects or item.kind in profile.required or item.kind == "refusal"
-
-
-def _remark(status: int | None) -> str:
-    if status is None:
-        return "not sent"
-    return "stored" if status == 0 else f"{statuses.of_store(status).words} ({status:04X})"
-
-
-def _with_progress(reason: str, objects: Sequence[ResultObject], told: dict[str, int]) -> str:
-    stored = [item.kind for item in objects if statuses.of_store(told.get(item.sop_instance_uid, 0xFFFF)).is_done]
-    if not stored:
-        return reason
-    kinds = ", ".join(dict.fromkeys(stored))
-    return f"{reason}; {len(stored)} of {len(objects)} objects ({kinds}) were stored before that"
 
 
 def _send_action(association: Association, objects: Sequence[ResultObject], transaction_uid: str) -> Dataset:

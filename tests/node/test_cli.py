@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_a_right_configuration_is_told_in_json(config: Config) -> None:
     assert done.returncode == DONE
     told = json.loads(done.stdout)
     assert {route["condition"] for route in told["routes"]} >= {"pre-nact-dwi", "ct-portal-venous"}
+
+
+def test_what_a_peer_names_and_is_not_there_is_told_by_check_config(config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "dicom_config"
+    shutil.copytree(config.folder, folder)
+    web = "protocol: dicomweb, url: 'https://pacs/rs'"
+    peers = (folder / "peers.yaml").read_text()
+    (folder / "peers.yaml").write_text(f"{peers}  web: {{{web}, token_variable: CRLM_TEST_UNSET}}\n")
+    done = crlm_node("check-config", "--config", folder)
+    assert done.returncode == DONE, done.stderr
+    assert "peers.web.token_variable = CRLM_TEST_UNSET: not set here; the node needs it where it runs" in done.stdout
+    (folder / "peers.yaml").write_text(f"{peers}  web: {{{web}, ca_file: '{tmp_path}/none.pem'}}\n")
+    done = crlm_node("check-config", "--config", folder)
+    assert done.returncode == USAGE
+    assert f"peers.web.ca_file = {tmp_path}/none.pem: cannot be read (No such file or directory)" in done.stderr
 
 
 def test_route_explains_a_series_in_json(config: Config, t2: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.config import load_config
-from node.config_peers import DimsePeer, OrthancPeer
+from node.config_peers import DicomwebPeer, DimsePeer, OrthancPeer
 from node.domain import TimePoint
 from node.errors import ConfigurationError
 
@@ -162,7 +162,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         (b"peers: {pacs: }\n", "peers.yaml:1: peers.pacs: a section is needed here"),
         (
             b"peers:\n  box: {protocol: ftp}\n",
-            "peers.yaml:2: peers.box: its protocol is none of dimse, folder, orthanc",
+            "peers.yaml:2: peers.box: its protocol is none of dimse, folder, orthanc, dicomweb",
         ),
         (b"peers:\n  pacs: {host: a, port: 104}\n", "peers.yaml:2: peers.pacs.ae_title: this key is missing; add it"),
         # a peer that is called as a protocol is: its own name must not be taken for the protocol
@@ -228,6 +228,50 @@ def test_a_variable_that_holds_a_peers_password_is_no_value_of_ours(folder: Fold
     (folder.path / "peers.yaml").write_text(f"peers:\n  pacs: {orthanc}\n")
     (folder.path / "routes.yaml").write_text("routes: []\n")
     assert load_config(folder.path, {"CRLM_NODE_SECRET": "x"}).peers.keys() == {"pacs"}
+
+
+DICOMWEB = "protocol: dicomweb, url: 'https://pacs:8443/rs'"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("protocol: dicomweb", "peers.d.url: this key is missing"),
+        ("protocol: dicomweb, url: pacs/rs", "peers.d.url = 'pacs/rs': write https://host:port/path"),
+        ("protocol: dicomweb, url: 'https://pacs/rs?x=1'", "what stands before /studies"),
+        ("protocol: dicomweb, url: 'https://me:geheim@pacs/rs'", "user name and password have their own keys"),
+        (f"{DICOMWEB}, password: geheim", "password: secrets stay out of this file; name an environment variable by"),
+        (f"{DICOMWEB}, token: geheim", "token: secrets stay out of this file; name an environment variable by"),
+        (f"{DICOMWEB}, username: me", "username and password_variable (or password_file) belong together"),
+        (f"{DICOMWEB}, password_file: p", "username and password_variable (or password_file) belong together"),
+        (f"{DICOMWEB}, username: me, password_file: p, password_variable: P", "both by a variable and by a file"),
+        (f"{DICOMWEB}, token_file: t, token_variable: T", "both by a variable and by a file"),
+        (f"{DICOMWEB}, token_file: t, username: me, password_file: p", "write either username and password_…, or"),
+        ("protocol: dicomweb, url: 'http://pacs/rs', ca_file: c.pem", "ca_file is for https"),
+        (f"{DICOMWEB}, timeout_s: 0", "peers.d.timeout_s = 0"),
+    ],
+)
+def test_a_dicomweb_peer_that_is_written_wrongly_is_told_and_no_secret_with_it(
+    folder: Folder, keys: str, message: str
+) -> None:
+    (folder.path / "peers.yaml").write_text(f"peers:\n  d: {{{keys}}}\n")
+    (folder.path / "routes.yaml").write_text("routes: []\n")
+    told = folder.fault()
+    assert message in told
+    assert told.startswith("peers.yaml:2: peers.d")
+    assert "geheim" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["http://pacs/rs", "https://pacs:8443/a/b/rs/", "https://10.1.2.3", "http://[::1]:80/x"]
+)
+def test_a_dicomweb_peer_is_a_root_and_who_we_are_there(folder: Folder, url: str) -> None:
+    keys = "username: me, password_variable: CRLM_NODE_DICOMWEB_SECRET, look_up_earlier_studies: true"
+    (folder.path / "peers.yaml").write_text(f"peers:\n  d: {{protocol: dicomweb, url: '{url}', {keys}}}\n")
+    (folder.path / "routes.yaml").write_text("routes: []\n")
+    peer = load_config(folder.path, {"CRLM_NODE_DICOMWEB_SECRET": "x"}).peers["d"]
+    assert isinstance(peer, DicomwebPeer)
+    assert (peer.url, peer.look_up_earlier_studies, peer.may_receive) == (url, True, False)
 
 
 def test_a_single_value_is_overridden_by_the_environment(folder: Folder) -> None:

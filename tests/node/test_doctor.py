@@ -21,7 +21,7 @@ from node.config import Config, load_config
 from node.database import Database
 from node.doctor import Check, examine
 from node.doctor_spool import file_system_fault, file_system_of, measure, standing_folder
-from tests.real_peers import free_port
+from tests.real_peers import DICOMWEB_PLUGIN, free_port
 
 SHIPPED = Path(__file__).resolve().parent.parent.parent / "dicom_config"
 MakeConfig = Callable[..., Config]
@@ -66,7 +66,11 @@ def the(name: str, config: Config) -> Check:
 
 
 def test_a_node_in_order_passes_every_check(
-    configured: MakeConfig, orthanc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configured: MakeConfig,
+    orthanc: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    require_peer: Callable[[str], Path],
 ) -> None:
     monkeypatch.setenv("CRLM_TEST_PASSWORD", orthanc.password)
     orthanc.register("CRLM-NODE", 104)
@@ -78,15 +82,31 @@ def test_a_node_in_order_passes_every_check(
             "username": orthanc.username,
             "password_variable": "CRLM_TEST_PASSWORD",
         },
+        "web": {
+            "protocol": "dicomweb",
+            "url": orthanc.dicomweb_url,
+            "username": orthanc.username,
+            "password_variable": "CRLM_TEST_PASSWORD",
+        },
         "files": {"protocol": "folder", "path": str(tmp_path / "results"), "may_receive": True},
     }
+    require_peer(str(DICOMWEB_PLUGIN))
     # the file system under the tests may be a container's
     checks = {check.name: check for check in examine(configured(peers)) if check.name != "spool file system"}
     assert {name: check for name, check in checks.items() if not check.is_ok} == {}
     assert all(check.fix == "" for check in checks.values())
     assert "takes SEG, SR, storage commitment, queries" in checks["peer pacs"].detail
     assert "demo weights" in checks["bundle demo-pre-nact-dwi"].detail
-    assert {"spool", "database", "accelerator", "port", "decoders", "peer rest", "peer files"} <= checks.keys()
+    assert {
+        "spool",
+        "database",
+        "accelerator",
+        "port",
+        "decoders",
+        "peer rest",
+        "peer web",
+        "peer files",
+    } <= checks.keys()
 
 
 def test_an_examination_leaves_no_trace(configured: MakeConfig, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ Real spool, real database, the simulator's archive as the peer; only the clock i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -29,6 +31,7 @@ from tests.deciding import (
     as_file,
     instance,
 )
+from tests.real_peers import DICOMWEB_PLUGIN, OrthancServer
 
 # --- at a peer
 
@@ -47,6 +50,25 @@ def test_the_modalities_of_an_earlier_study_are_told_too(house: House) -> None:
     desk.receive()
     desk.decide()
     assert desk.outcome() == (JobState.QUEUED, POST_T2)
+
+
+def test_an_earlier_study_is_found_by_dicomweb_too(
+    house: House, orthanc: OrthancServer, require_peer: Callable[[str], Path]
+) -> None:
+    require_peer(str(DICOMWEB_PLUGIN))
+    secret = house.folder / "password"
+    secret.write_text(orthanc.password, encoding="utf-8")
+    web = {"protocol": "dicomweb", "url": orthanc.dicomweb_url, "username": orthanc.username}
+    web |= {"password_file": str(secret), "look_up_earlier_studies": True}
+    desk = house.desk(POST_BY_STAGING, more_peers={"web": web})
+    told = {"StudyDate": "20260401", "StudyDescription": "MR staging before chemo"}
+    orthanc.client.post_instances(as_file(instance(StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1", **told)))
+    desk.receive()
+    desk.decide()
+    assert desk.outcome() == (JobState.QUEUED, POST_T2)
+    with desk.database.read() as rows:
+        found = {"StudyDescription": "MR staging before chemo", "ModalitiesInStudy": "MR"}
+        assert lookups_of(rows, "1.2.3")["web"].found == ((61, found),)
 
 
 def test_without_rules_no_peer_is_asked_and_nothing_is_kept(house: House) -> None:

@@ -51,7 +51,7 @@ from node.delivery_records import (
     supersede,
 )
 from node.domain import JobState, Receipt, ResultObject
-from node.peers.dimse import judge
+from node.peers.receipts import judge
 from tests.node.jobs.house import empty, make_order, open_house
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -401,7 +401,7 @@ def test_commitment_is_asked_for_all_that_a_peer_has_by_whatever_status(
 ) -> None:
     # a repeat after a crash between storing and noting it is answered "duplicate" by some archives
     job = _encoded(database)
-    transaction = _attempt(database, job, judge(PEERS["pacs"], OBJECTS, statuses))
+    transaction = _attempt(database, job, judge("pacs", PEERS["pacs"].results, OBJECTS, statuses))
     assert transaction
     with database.read() as rows:
         asked = commitment_of(rows, transaction)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import highdicom as hd
 import numpy as np
@@ -19,9 +23,9 @@ from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittle
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.config_peers import DimsePeer
+from node.config_peers import DicomwebPeer, DimsePeer
 from node.domain import ResultObject
-from tests.real_peers import free_port
+from tests.real_peers import DICOMWEB_PLUGIN, free_port
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -166,6 +170,83 @@ def scp(servers: list[ThreadedAssociationServer]) -> Callable[..., Scp]:
         return started
 
     return start
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as a web server got it."""
+
+    method: str
+    path: str
+    """With the query, decoded."""
+    headers: dict[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass
+class Web:
+    """A web server of the test: what it was asked, and what it answers."""
+
+    url: str
+    asked: list[Asked] = field(default_factory=list)
+
+
+WebAnswer = tuple[int, str] | tuple[int, str, dict[str, str]]
+
+
+@pytest.fixture
+def web() -> Iterator[Callable[..., Web]]:
+    """`web((status, body), …)`: a web server that gives these answers in turn, the last one for ever."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(*answers: WebAnswer, tls: ssl.SSLContext | None = None) -> Web:
+        left = list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                started.asked.append(Asked(self.command, unquote_plus(self.path), dict(self.headers), body))
+                status, content, *headers = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
+                told = {"Content-Type": "application/dicom+json; charset=utf-8", **(headers[0] if headers else {})}
+                for name, value in {**told, "Content-Length": str(len(content.encode()))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content.encode())
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *arguments: Any) -> None:
+                pass  # a client that does not trust us
+
+        server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # the handshake in the connection's own thread, whatever comes of it
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        started = Web(f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}")
+        return started
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def dicomweb(orthanc: Any, require_peer: Callable[[str], Path], tmp_path: Path) -> DicomwebPeer:
+    """The real Orthanc by its DICOMweb plugin, its password in a file."""
+    require_peer(str(DICOMWEB_PLUGIN))
+    secret = tmp_path / "password"
+    secret.write_text(f"{orthanc.password}\n", encoding="utf-8")
+    settings = {"url": orthanc.dicomweb_url, "username": orthanc.username, "password_file": str(secret)}
+    return DicomwebPeer.model_validate({"protocol": "dicomweb", "timeout_s": 5, **settings})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydicom import Dataset, dcmwrite
@@ -15,7 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import evt
 
-from node.config_peers import DimsePeer, OrthancPeer
+from node.config_peers import DicomwebPeer, DimsePeer, OrthancPeer, QueriedPeer
 from node.errors import PeerError, PeerRefusal
 from node.peers import StudyMatch, StudyQuery, find_studies
 from node.peers.answers import MAX_MATCHES
@@ -45,11 +45,13 @@ def upload(orthanc: Any, study_uid: str, **tags: Any) -> None:
     orthanc.client.post_instances(file.getvalue())
 
 
-@pytest.fixture(params=["dimse", "orthanc"])
+@pytest.fixture(params=["dimse", "orthanc", "dicomweb"])
 def archive(
     request: pytest.FixtureRequest, orthanc: Any, peer: MakePeer, monkeypatch: pytest.MonkeyPatch
-) -> DimsePeer | OrthancPeer:
-    """The real Orthanc, by C-FIND and by REST."""
+) -> QueriedPeer:
+    """The real Orthanc, by C-FIND, by its REST interface, and by QIDO-RS."""
+    if request.param == "dicomweb":
+        return cast(DicomwebPeer, request.getfixturevalue("dicomweb"))
     if request.param == "dimse":
         orthanc.register(OURS, 104)
         return peer(orthanc.dicom_port, ae_title=orthanc.ae_title)
@@ -58,9 +60,7 @@ def archive(
     return OrthancPeer.model_validate({**settings, "password_variable": "CRLM_TEST_ORTHANC_PASSWORD"})
 
 
-def test_orthanc_tells_a_study_of_these_days_with_all_that_rules_may_ask(
-    archive: DimsePeer | OrthancPeer, orthanc: Any
-) -> None:
+def test_orthanc_tells_a_study_of_these_days_with_all_that_rules_may_ask(archive: QueriedPeer, orthanc: Any) -> None:
     for modality in ("CT", "SEG"):
         upload(orthanc, "1.2.3", Modality=modality)
     (match,) = find_studies(archive, QUERY, OURS)
@@ -76,10 +76,16 @@ def test_orthanc_tells_a_study_of_these_days_with_all_that_rules_may_ask(
 
 @pytest.mark.parametrize("other", [{"PatientID": "P-4712"}, {"StudyDate": "20260401"}, {"StudyDate": "20251231"}])
 def test_orthanc_tells_no_other_patient_and_no_other_day(
-    archive: DimsePeer | OrthancPeer, orthanc: Any, other: dict[str, str]
+    archive: QueriedPeer, orthanc: Any, other: dict[str, str]
 ) -> None:
     upload(orthanc, "1.2.3", **other)
     assert find_studies(archive, QUERY, OURS) == []
+
+
+def test_orthanc_over_dicomweb_tells_who_issued_the_patient_id(dicomweb: DicomwebPeer, orthanc: Any) -> None:
+    upload(orthanc, "1.2.3", IssuerOfPatientID="ANOTHER-HOSPITAL")
+    (match,) = find_studies(dicomweb, QUERY, OURS)
+    assert match.issuer_of_patient_id == "ANOTHER-HOSPITAL"
 
 
 def test_orthanc_over_rest_tells_who_issued_the_patient_id(orthanc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
