@@ -27,6 +27,7 @@ from model.planar import PlanarPipeline
 from model.probe import read_probe
 from model.runner import Runner
 from model.volume import Buffer, Float64, Half, Volume
+from model.ways import Way
 
 __all__ = ["Engine", "Fed", "Segmentation", "VolumeProblem"]
 
@@ -58,8 +59,9 @@ class Segmentation:
 class Engine:
     """One bundle on one device. Loading warms it up; not for use by two threads at once."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
-        """`device`: auto, cpu or cuda. `threads`: CPU threads for the whole process. Raises BundleProblem."""
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None, backend: str = "auto") -> None:
+        """`device`: auto, cpu or cuda. `threads`: CPU threads for the whole process. `backend`: one of
+        `model.ways.BACKENDS`. Raises BundleProblem, or ValueError for what there is not on this machine."""
         if threads is not None:
             torch.set_num_threads(threads)
         # the same kernel for the same shape every time
@@ -68,22 +70,28 @@ class Engine:
         self.bundle = bundle
         self.card: Card = bundle.card
         self.device = choose_device(device)
-        self._liver = Engine(bundle.companion("liver"), device) if "liver" in self.card.companions else None
+        has_liver = "liver" in self.card.companions
+        self._liver = Engine(bundle.companion("liver"), device, backend=backend) if has_liver else None
         self._runner = Runner(bundle, self.device)
         self._pipeline = _pipeline(self._runner)
         self._probe = self._pipeline.probe(read_probe(bundle.path, self.card))
         with torch.inference_mode():
-            self._runner.settle_precision(self._probe, self.card.input.modality_code)
+            self._runner.settle(self._probe, self._codes(self.card.input)[0], backend)
         self.dry_run()
 
     @property
-    def precision(self) -> torch.dtype:
-        """The number format that the network is run in; may be set for a comparison."""
-        return self._runner.precision
+    def way(self) -> Way:
+        """How the network is computed; may be set for a comparison."""
+        return self._runner.way
 
-    @precision.setter
-    def precision(self, wanted: torch.dtype) -> None:
-        self._runner.precision = wanted
+    @way.setter
+    def way(self, wanted: Way) -> None:
+        self._runner.way = wanted
+
+    @property
+    def refused_ways(self) -> tuple[str, ...]:
+        """Which quicker ways were not taken, and why: sentences."""
+        return self._runner.refused
 
     def segment(self, images: Volume | Mapping[str, Fed], buffer: Buffer | None = None) -> Segmentation:
         """Probabilities of one study's images, one a role, in memory of `buffer` if given; the probabilities lie on

@@ -37,6 +37,7 @@ from model.engine import Engine, Fed, VolumeProblem
 from model.exchange import ExchangeProblem, read_volume, write_probability
 from model.hardware import choose_device
 from model.volume import Buffer
+from model.ways import BACKENDS, ways_for
 
 log = logging.getLogger("model.server")
 
@@ -50,8 +51,9 @@ class BadRequest(ValueError):
 class Engines:
     """One warm engine per bundle folder, loaded once and again only when the bundle on disk has changed."""
 
-    def __init__(self, device: str, threads: int | None) -> None:
+    def __init__(self, device: str, threads: int | None, backend: str = "auto") -> None:
         self._device = device
+        self._backend = backend
         self._threads = threads
         self._loaded: dict[Path, Engine] = {}
         self.buffer = Buffer(np.float16)
@@ -61,7 +63,7 @@ class Engines:
         """The engine of the bundle in `folder` as it is now. Raises BundleProblem."""
         engine = self._loaded.get(folder)
         if engine is None or engine.bundle.sha256 != card_digest(folder):
-            engine = Engine(load_bundle(folder), self._device, self._threads)
+            engine = Engine(load_bundle(folder), self._device, self._threads, self._backend)
             self._loaded[folder] = engine
         return engine
 
@@ -151,16 +153,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="model.server", description="inference process; see the module's text")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--backend", choices=BACKENDS, default="auto")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     # Ctrl-C reaches the whole process group; our parent decides, and tells us by closing stdin
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = _take_stdout()
     device = choose_device(arguments.device)
+    # a back end that there is not on this device ends the process here, not each request
+    ways_for(arguments.backend, device, may_round=True)
     answers.write(json.dumps({"ready": True, "device": device.type}) + "\n")
     answers.flush()
     try:
-        serve(sys.stdin, answers, Engines(device.type, arguments.threads))
+        serve(sys.stdin, answers, Engines(device.type, arguments.threads, arguments.backend))
     except BrokenPipeError:
         # the node ended while we worked; what is left in the buffer must not be tried again at our own end
         os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())

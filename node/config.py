@@ -89,6 +89,7 @@ class ComputeSettings(Strict):
     """Where the networks run."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "eager", "openvino", "cuda-graph"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
 

@@ -161,6 +161,7 @@ def _bundles(config: Config) -> Iterator[Check]:
     from model.card import BundleProblem
     from model.engine import Engine
 
+    compute = config.node.compute
     users: dict[str, list[str]] = {}
     for route in config.routes:
         users.setdefault(route.bundle, []).append(route.condition)
@@ -168,7 +169,8 @@ def _bundles(config: Config) -> Iterator[Check]:
     for name, conditions in users.items():
         try:
             bundle = load_bundle(config.bundle_path(name))
-            seconds = Engine(bundle, config.node.compute.device, config.node.compute.threads).dry_run()
+            engine = Engine(bundle, compute.device, compute.threads, compute.backend)
+            seconds = engine.dry_run()
         except (BundleProblem, ValueError) as error:
             # a ValueError is the device's, which the examination of the accelerator explains
             fix = "restore the bundle's folder, or name another bundle in routes.yaml"
@@ -177,7 +179,8 @@ def _bundles(config: Config) -> Iterator[Check]:
             are_whole = False
             continue
         weights = "demo weights, for test archives only" if bundle.card.is_demo else bundle.card.intended_use
-        detail = f"for {', '.join(conditions)}: digest right, dry inference {seconds:.2f} s; {weights}"
+        detail = f"for {', '.join(conditions)}: digest right, dry inference {seconds:.2f} s by {engine.way}; {weights}"
+        detail += "".join(f"; {sentence}" for sentence in engine.refused_ways)
         yield Check(f"bundle {name}", True, detail)
     if are_whole:
         yield _bundles_fit(config)

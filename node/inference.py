@@ -37,8 +37,8 @@ _REFUSALS: dict[str, type[InferenceError]] = {"bad-volume": VolumeRefusal, "bund
 class EngineProcess:
     """Handle of the child; it is started at the first request and again after it was lost. Safe to share by threads."""
 
-    def __init__(self, *, device: str, threads: int | None, timeout_s: float) -> None:
-        self._command = [sys.executable, "-m", "model.server", "--device", device]
+    def __init__(self, *, device: str, threads: int | None, timeout_s: float, backend: str = "auto") -> None:
+        self._command = [sys.executable, "-m", "model.server", "--device", device, "--backend", backend]
         if threads is not None:
             self._command += ["--threads", str(threads)]
         self._timeout_s = timeout_s

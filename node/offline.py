@@ -73,7 +73,9 @@ def segment_files(paths: Sequence[Path], out: Path, config: Config, condition: s
     cards: dict[str, BundleCard] = {}
     with (
         tempfile.TemporaryDirectory(prefix="crlm-node-") as scratch,
-        EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine,
+        EngineProcess(
+            device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s, backend=compute.backend
+        ) as engine,
     ):
         analysis = Analysis(config, cards, engine, OfflineLedger(datetime.now(config.zone)), Path(scratch))
         for study in found.studies:

@@ -58,7 +58,9 @@ def run(config_folder: Path, index: int) -> None:
     cards = cards_of(config)
     require_terms(config)
     compute = config.node.compute
-    with EngineProcess(device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s) as engine:
+    with EngineProcess(
+        device=compute.device, threads=compute.threads, timeout_s=compute.timeout_s, backend=compute.backend
+    ) as engine:
         _warm(engine, cards)
         warm_up()
         analysis = Analysis(config, cards, engine, DatabaseLedger(config, spool, database), spool.scratch(index))

@@ -19,6 +19,7 @@ from model.findings import find_lesions
 from model.hardware import has_bf16
 from model.metrics import Overlap
 from model.training.demo_card import DEMO_CONDITIONS, bundle_name
+from model.ways import Way
 
 BUNDLES = Path(__file__).resolve().parents[2] / "model" / "bundles"
 SEEDS = range(FIRST_EVALUATION_SEED + 1000, FIRST_EVALUATION_SEED + 1003)
@@ -70,7 +71,7 @@ def test_bf16_finds_what_fp32_finds(condition: str) -> None:
     exam = next(exam for exam in exams if (exam.labels_DHW > 0).sum() * exam.image.voxel_ml > 5)
     masks = []
     for precision in (torch.bfloat16, torch.float32):
-        engine.precision = precision
+        engine.way = Way("eager", precision)
         probability_DHW = engine.segment(exam.image).probability_DHW
         mask, _ = find_lesions(probability_DHW, exam.image, engine.card.output)
         masks.append(mask.labels_DHW > 0)
