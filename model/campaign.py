@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.bundle import load_bundle, write_card
+from model.case_sets import unseen_phantoms
 from model.engine import Engine
-from model.evaluate import evaluate, phantom_case
+from model.evaluate import evaluate
 from model.report import Report, into_card, read_report, write_report
 
 LOWEST_DICE = {"pre-nact-dwi": 0.80, "ct-portal-venous": 0.80}
@@ -50,9 +51,8 @@ def measure_bundle(folder: Path, path: Path, seeds: Sequence[int], *, workers: i
     """The report in `path` where it is of this bundle and these seeds; else measured and written there."""
     bundle = load_bundle(folder)
     condition = bundle.card.conditions[0]
-    known = earlier_report(path)
-    wanted = tuple(phantom_case(condition, seed) for seed in seeds)
-    if known is not None and known.is_of(bundle.card) and known.sample.cases == wanted:
+    known, wanted = earlier_report(path), unseen_phantoms(condition, seeds)
+    if known is not None and known.is_of(bundle.card) and known.test_set == wanted.words:
         return known
     dices: list[float] = []
 
@@ -61,7 +61,7 @@ def measure_bundle(folder: Path, path: Path, seeds: Sequence[int], *, workers: i
         heard(bundle.card.name, len(dices), len(seeds), sum(dices) / len(dices))
 
     engine = Engine(bundle, "auto")
-    report = evaluate(engine, condition, seeds, workers=workers, done=lambda case: one_more(case.dice))
+    (report,) = evaluate(engine, wanted, workers=workers, done=lambda case: one_more(case.dice))
     write_report(path, report)
     return report
 

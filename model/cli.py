@@ -1,42 +1,25 @@
-"""`crlm-model`: train demo bundles, measure them, and say what lies in a folder of bundles."""
+"""`crlm-model`: train bundles, measure and compare them, carry them away, and say what lies in a folder of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from model.report import Report
+from model.cli_measure import BUNDLES, RUNS, register
+from model.cli_screen import console, progress
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
-console = Console()
-
-BUNDLES = Path("model/bundles")
-RUNS = Path("runs")
+register(app)
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds one bundle folder per name.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that draw phantoms.", min=1)]
-SeedsOption = Annotated[int, typer.Option("--seeds", help="How many unseen phantoms.", min=1)]
-FirstSeedOption = Annotated[int, typer.Option(help="First seed; evaluation's begin at 900000.")]
 
 
 class Layout(StrEnum):
@@ -70,79 +53,13 @@ def train_demo_command(
         recipe = replace(recipe, steps=steps or recipe.steps, cases=cases or recipe.cases)
         beginning = start or (out / bundle_name(recipe.start) if recipe.start else None)
         begun = load_bundle(beginning) if beginning else None
-        with _progress(name) as heard:
+        with progress(name) as heard:
             bundle = train_demo(name, out, recipe, cache=cache, workers=workers, start=begun, heard=heard)
         output = bundle.card.output
         console.print(
             f"{bundle.path}: {recipe.images_seen} images seen; a lesion is {output.threshold} or more, somewhere "
             f"{output.minimum_peak_probability} or more, and at least {output.minimum_lesion_ml} ml"
         )
-
-
-@app.command()
-def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
-    condition: Annotated[str | None, typer.Option(help="The bundle's own condition if not given.")] = None,
-    seeds: SeedsOption = 20,
-    first_seed: FirstSeedOption = 900_000,
-    report: Annotated[Path | None, typer.Option(help="Write the whole report as JSON.")] = None,
-    update_card: Annotated[
-        bool, typer.Option("--update-card", help="Put the measures into the bundle's card.")
-    ] = False,
-    workers: WorkersOption = 1,
-) -> None:
-    """Measure a bundle on unseen phantoms through the serving engine, with 95 % intervals."""
-    from model.bundle import load_bundle, write_card
-    from model.engine import Engine
-    from model.evaluate import evaluate as measure
-    from model.report import into_card, write_report
-
-    loaded = load_bundle(bundle)
-    name = condition or loaded.card.conditions[0]
-    done = 0
-    with _progress(name) as heard:
-
-        def one_more(dice: float) -> None:
-            nonlocal done
-            done += 1
-            heard("unseen phantoms", done, seeds, dice)
-
-        result = measure(
-            Engine(loaded, "auto"),
-            name,
-            range(first_seed, first_seed + seeds),
-            workers=workers,
-            done=lambda case: one_more(case.dice),
-        )
-    console.print(_measures_table([result]))
-    if report is not None:
-        write_report(report, result)
-    if update_card:
-        write_card(bundle, into_card(loaded.card, result))
-
-
-@app.command()
-def campaign(
-    bundles: Annotated[Path, typer.Option(help="Folder of bundles.")] = BUNDLES,
-    out: Annotated[Path, typer.Option(help="One JSON per bundle; those already there are not measured again.")] = RUNS
-    / "campaign",
-    seeds: SeedsOption = 100,
-    first_seed: FirstSeedOption = 900_000,
-    update_cards: Annotated[bool, typer.Option("--update-cards", help="Put the measures into the cards.")] = False,
-    workers: WorkersOption = 1,
-) -> None:
-    """Measure every demo bundle on unseen phantoms; stopped, it goes on where it was. Exit 1 below the bounds."""
-    from model.campaign import run_campaign
-
-    with _progress("campaign") as heard:
-        outcome = run_campaign(
-            bundles, out, range(first_seed, first_seed + seeds), workers=workers, update_cards=update_cards, heard=heard
-        )
-    console.print(_measures_table(outcome.reports))
-    for failure in outcome.below_bounds:
-        console.print(f"[red]below the bound:[/red] {failure}")
-    if outcome.below_bounds:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -174,7 +91,7 @@ def train(
     folder = run or RUNS / "training" / wanted.name
     begun = load_bundle(_beginning(wanted.start, out)).state_dict() if wanted.start else None
     world = join_world(choose_device(device))
-    with _progress(wanted.name) as heard:
+    with progress(wanted.name) as heard:
         training = Training(
             wanted, folder, cache=cache, workers=workers, device=device, world=world, begun=begun, heard=heard
         )
@@ -248,7 +165,7 @@ def import_command(
 
     try:
         scale = PictureScale(spacing_mm, window) if spacing_mm else None
-        with _progress(layout.value) as heard:
+        with progress(layout.value) as heard:
             answers = list(
                 import_layout(layout.value, source, out, scale, lambda done, of: heard("cases", done, of, math.nan))
             )
@@ -280,54 +197,17 @@ def _conditions(wish: str) -> tuple[str, ...]:
     return (wish,)
 
 
-def _measures_table(reports: Sequence[Report]) -> Table:
-    table = Table("condition", "Dice per case", "lesion recall", "FP per case", "best threshold", "empty, right")
-    for r in reports:
-        table.add_row(
-            r.condition,
-            str(r.dice),
-            str(r["lesion_recall"]),
-            str(r["false_positives_per_case"]),
-            f"{r.best_threshold.mean_dice:.3f} ({r.margin:.3f} lower)" if r.best_threshold else "–",
-            f"{r.empty_cases_right} of {r.empty_cases}",
-        )
-    return table
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[str, int, int, float], None]]:
-    """A bar per phase: `heard(phase, done, of, latest value)`."""
-    columns = (
-        TextColumn(title),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[value]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def heard(phase: str, done: int, of: int, value: float) -> None:
-            if phase not in bars:
-                bars[phase] = progress.add_task(phase, total=of, value="")
-            shown = "" if value != value else f"{value:.3f}"
-            progress.update(bars[phase], completed=done, total=of, value=shown)
-
-        yield heard
-
-
 def main() -> None:
     """Entry point of the console script: what a user can mend is one sentence, exit code 2."""
     from model.card import BundleProblem
     from model.cases import CaseProblem
-    from model.problems import RecipeProblem, TrainingProblem
+    from model.plots import PlotsUnavailable
+    from model.problems import RecipeProblem, ReportProblem, TrainingProblem
 
     try:
         app()
-    except (BundleProblem, CaseProblem, RecipeProblem, TrainingProblem) as problem:
-        console.print(f"[red]{problem}[/red]", highlight=False, soft_wrap=True)
+    except (BundleProblem, CaseProblem, PlotsUnavailable, RecipeProblem, ReportProblem, TrainingProblem) as problem:
+        console.print(f"[red]{escape(str(problem))}[/red]", highlight=False, soft_wrap=True)
         raise SystemExit(2) from problem
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from model.measures import MEASURE, MEASURES
+from model.problems import ReportProblem
 from model.report import Report
 from model.scores import CaseScore
 from model.statistics import RESAMPLES, Difference, Interval, holm, paired_differences
@@ -75,7 +76,7 @@ def compare(
     tested: Sequence[str] = PRIMARY,
     resamples: int = RESAMPLES,
 ) -> Comparison:
-    """All measures of two reports. Raises ValueError where they are not on the same cases with the same truth, and
+    """All measures of two reports. Raises ReportProblem where they are not on the same cases with the same truth, and
     KeyError for a tested measure that the table does not have."""
     (comparison,) = compare_several(first, [second], tested=tested, resamples=resamples)
     return comparison
@@ -113,12 +114,12 @@ def _compared(first: Report, second: Report, resamples: int) -> Comparison:
 def _same_truth(first: Report, second: Report) -> None:
     truths = [{case.case: _truth(case) for case in report.cases} for report in (first, second)]
     for case in truths[0].keys() ^ truths[1].keys():
-        raise ValueError(
+        raise ReportProblem(
             f"{case} was measured of {first.bundle} or {second.bundle} only: measure both on the same cases"
         )
     for case, truth in truths[0].items():
         if truths[1][case] != truth:
-            raise ValueError(f"{case} has another truth in the report on {second.bundle}: measure both anew")
+            raise ReportProblem(f"{case} has another truth in the report on {second.bundle}: measure both anew")
 
 
 def _truth(case: CaseScore) -> tuple[object, ...]:

@@ -8,11 +8,13 @@ from model.cases import Case, CaseImage
 from model.phantom import NETWORK_B_VALUE, Geometry, make_phantom
 
 
-def phantom_case(condition: str, seed: int, *, geometry: Geometry | None = None) -> Case:
+def phantom_case(condition: str, seed: int, *, family: int = 1, geometry: Geometry | None = None) -> Case:
     """The one image that a network reads of phantom (condition, seed), with its lesions and its liver.
 
-    Raises ValueError for an unknown condition.
+    Raises ValueError for an unknown condition or family.
     """
+    if family != 1:
+        raise ValueError(f"unknown family {family} of phantoms; this version draws family 1")
     is_dwi, is_ct = condition.endswith("dwi"), condition.startswith("ct")
     drawn = make_phantom(condition, seed, geometry=geometry, b_values=(NETWORK_B_VALUE,) if is_dwi else None)
     image = CaseImage(

@@ -7,5 +7,9 @@ class RecipeProblem(Exception):
     """A recipe cannot be used; the message names the file, the key and what is expected."""
 
 
+class ReportProblem(ValueError):
+    """Reports cannot be made, read or compared; the message names the file or the case and what to do."""
+
+
 class TrainingProblem(Exception):
     """A training cannot go on; the message says what is missing and what to do."""

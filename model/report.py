@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +19,13 @@ from pydantic import TypeAdapter
 
 from model.card import Card, Metric, OutputSpec
 from model.measures import MEASURE, MEASURES
+from model.problems import ReportProblem
 from model.scores import CaseScore, from_fields, to_json
 from model.statistics import RESAMPLES, UNDEFINED, Interval, Sample, bootstraps
 from model.threshold_baseline import BestThreshold
 
 FORMAT: Literal[2] = 2
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,14 @@ class Measured:
     bundle: str
     weights_sha256: str
     output: OutputSpec
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What the engine said of `cases` cases, in the words and numbers of the first."""
+
+    says: str
+    cases: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,8 @@ class Report:
     """By name, those for which these cases have something to measure."""
     cases: tuple[CaseScore, ...]
     best_threshold: BestThreshold | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Cases of the test set that could not be measured, each with the reason."""
     format: Literal[2] = FORMAT
 
     def __getitem__(self, measure: str) -> Interval:
@@ -76,6 +90,14 @@ class Report:
         return sum(not case.true and not case.answered for case in self.cases)
 
     @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What the engine remarked, the most frequent first; sentences that differ in their numbers are one."""
+        said = [(_NUMBER.sub("…", sentence), sentence) for case in self.cases for sentence in case.remarks]
+        first = dict(reversed(said))
+        counts = Counter(kind for kind, _ in said)
+        return tuple(Remark(first[kind], count) for kind, count in counts.most_common())
+
+    @property
     def sample(self) -> Sample:
         """Of which case, patient and training the scores are."""
         columns = ([getattr(case, field) for case in self.cases] for field in ("case", "patient", "training"))
@@ -93,23 +115,24 @@ def summarise(
     cases: Sequence[CaseScore],
     *,
     best_threshold: BestThreshold | None = None,
+    left_out: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
 ) -> Report:
-    """Every measure over `cases` of one bundle, with its interval. Raises ValueError for no case, or one twice."""
+    """Every measure over `cases` of one bundle, with its interval. Raises ReportProblem for no case, or one twice."""
     single = tuple(replace(case, training=0) for case in cases)
-    report = Report((measured,), condition, test_set, {}, single, best_threshold)
+    report = Report((measured,), condition, test_set, {}, single, best_threshold, left_out or {})
     return _measured(report, resamples)
 
 
 def pooled(reports: Sequence[Report], *, resamples: int = RESAMPLES) -> Report:
     """One report on several trainings of one recipe: its intervals tell of the recipe, seeds × patients.
 
-    Raises ValueError where the reports are not on the same cases.
+    Raises ReportProblem where the reports are not on the same cases.
     """
     first = reports[0]
     for report in reports:
         if sorted(report.sample.cases) != sorted(first.sample.cases) or report.condition != first.condition:
-            raise ValueError(f"{report.bundle} and {first.bundle} were not measured on the same cases: pool what was")
+            raise ReportProblem(f"{report.bundle} and {first.bundle} are not of the same cases: pool what is")
     bundles = tuple(measured for report in reports for measured in report.bundles)
     offsets = [sum(len(report.bundles) for report in reports[:n]) for n in range(len(reports))]
     cases = tuple(
@@ -123,18 +146,18 @@ def pooled(reports: Sequence[Report], *, resamples: int = RESAMPLES) -> Report:
 def _measured(report: Report, resamples: int) -> Report:
     sample = report.sample
     if not report.cases:
-        raise ValueError("a report needs a case")
+        raise ReportProblem("a report needs a case")
     if len(set(zip(sample.cases, sample.trainings, strict=True))) != len(report.cases):
-        raise ValueError("a case was scored twice: each counts once for each training")
+        raise ReportProblem("a case was scored twice: each counts once for each training")
     statistics = [measure.estimate(report.cases) for measure in MEASURES]
     intervals = zip(MEASURES, bootstraps(statistics, sample, resamples=resamples), strict=True)
     return replace(report, measures={measure.name: interval for measure, interval in intervals if interval.is_defined})
 
 
 def into_card(card: Card, report: Report) -> Card:
-    """The card with the report's measures. Raises ValueError where the report is of other weights."""
+    """The card with the report's measures. Raises ReportProblem where the report is of other weights."""
     if not report.is_of(card):
-        raise ValueError(f"the report on {report.bundle} is of other weights or another operating point than the card")
+        raise ReportProblem(f"the report on {report.bundle} is of other weights or limits than the card")
     kept = {measure.name: report[measure.name] for measure in MEASURES if measure.in_card}
     metrics = {name: Metric(**asdict(interval)) for name, interval in kept.items() if interval.is_defined}
     words = report.test_set
@@ -157,13 +180,13 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """The report in a file. Raises FileNotFoundError, and ValueError for what is no report of this format."""
+    """The report in a file. Raises FileNotFoundError, and ReportProblem for what is no report of this format."""
     try:
         fields = json.loads(path.read_bytes())
         cases = tuple(from_fields(case) for case in fields.pop("cases"))
         return replace(_REPORTS.validate_python({**fields, "cases": ()}), cases=cases)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a report of format {FORMAT}; measure the bundle again ({error})") from error
+        raise ReportProblem(f"{path}: not a report of format {FORMAT}; measure the bundle again ({error})") from error
 
 
 _REPORTS = TypeAdapter(Report)

@@ -55,6 +55,8 @@ class Answer:
     findings: tuple[Finding, ...]
     seconds: float
     training: int = 0
+    remarks: tuple[str, ...] = ()
+    """What the engine told a reader of the result."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class CaseScore:
     confidence: float
     """`soft_dice_confidence` of the answer, in [0, 1]."""
     seconds: float
+    remarks: tuple[str, ...] = ()
+    """What the engine told a reader of the result."""
     format: Literal[1] = FORMAT
 
     def overlap(self, slices: SliceSet = "whole_volume") -> Overlap:
@@ -134,6 +138,7 @@ def score(exam: Exam, answer: Answer) -> CaseScore:
         band=_band(exam, answer.probability_DHW),
         confidence=_confidence(answer.probability_DHW, answer_DHW, sum(slices.probability)),
         seconds=answer.seconds,
+        remarks=answer.remarks,
     )
 
 

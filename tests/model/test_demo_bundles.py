@@ -13,8 +13,9 @@ import torch
 
 from model.bundle import load_bundle
 from model.campaign import LOWEST_DICE, OTHER_LOWEST_DICE
+from model.case_sets import FIRST_EVALUATION_SEED
 from model.engine import Engine
-from model.evaluate import FIRST_EVALUATION_SEED, draw_exam, score_case
+from model.evaluate import draw_exam, score_case
 from model.findings import find_lesions
 from model.hardware import has_bf16
 from model.metrics import Overlap

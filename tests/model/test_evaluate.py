@@ -11,8 +11,9 @@ import pytest
 
 from model.bundle import Bundle, load_bundle, save_bundle
 from model.campaign import earlier_report, measure_bundle, missed_bounds, run_campaign
+from model.case_sets import FIRST_EVALUATION_SEED, unseen_phantoms
 from model.engine import Engine
-from model.evaluate import FIRST_EVALUATION_SEED, draw_exam, evaluate, exams, phantom_case, score_case
+from model.evaluate import draw_exam, evaluate, exams, score_case
 from model.report import Report, into_card, read_report, write_report
 from model.scores import Exam
 from model.threshold_baseline import BestThreshold
@@ -25,7 +26,8 @@ def engine(untrained_bundle: Bundle) -> Engine:
 
 @pytest.fixture(scope="module")
 def report(engine: Engine) -> Report:
-    return evaluate(engine, "pre-nact-dwi", [FIRST_EVALUATION_SEED])
+    (report,) = evaluate(engine, unseen_phantoms("pre-nact-dwi", [FIRST_EVALUATION_SEED]))
+    return report
 
 
 class Oracle:
@@ -37,7 +39,7 @@ class Oracle:
         self._probability_DHW = probability_DHW
 
     def segment(self, _: object) -> SimpleNamespace:
-        return SimpleNamespace(probability_DHW=self._probability_DHW, seconds={"forward": 0.5})
+        return SimpleNamespace(probability_DHW=self._probability_DHW, seconds={"forward": 0.5}, remarks=())
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +85,15 @@ def test_the_conditions_of_a_seed_are_examinations_of_one_patient() -> None:
     assert before.patient == after.patient
 
 
-def test_training_seeds_are_refused(engine: Engine) -> None:
+def test_training_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="training's"):
-        evaluate(engine, "pre-nact-dwi", [99_999])
+        unseen_phantoms("pre-nact-dwi", [99_999])
 
 
 def test_phantoms_drawn_by_other_processes_are_the_same_and_in_order() -> None:
     seeds = [FIRST_EVALUATION_SEED + 1, FIRST_EVALUATION_SEED]
     ahead = list(exams("pre-nact-dwi", seeds, workers=2))
-    assert [exam.case for exam in ahead] == [phantom_case("pre-nact-dwi", seed) for seed in seeds]
+    assert [exam.case for exam in ahead] == [draw_exam("pre-nact-dwi", seed).case for seed in seeds]
     assert np.array_equal(ahead[1].image.array_DHW, draw_exam("pre-nact-dwi", seeds[1]).image.array_DHW)
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from model.bundle import load_bundle
 from model.card import OutputSpec
-from model.evaluate import FIRST_EVALUATION_SEED, draw_exam
+from model.case_sets import FIRST_EVALUATION_SEED
+from model.evaluate import draw_exam
 from model.findings import find_lesions
 from model.metrics import Overlap
 from model.networks import build_network
