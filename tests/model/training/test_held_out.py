@@ -61,7 +61,7 @@ def test_all_cases_are_refused_to_a_bundle_that_learnt_from_some(source: FolderS
 def test_another_split_than_that_of_the_training_is_refused(
     source: FolderSource, trained_here: Card, changes: dict[str, float]
 ) -> None:
-    with pytest.raises(ReportProblem, match="was not trained on .* name those of its recipe"):
+    with pytest.raises(ReportProblem, match=r"was not trained on .* name those of its recipe"):
         held_out(source.model_copy(update=changes), "test", trained_here)
 
 
