@@ -17,6 +17,7 @@ from node.config_routes import Trust
 from node.dicom.header import FrameHeader, text, value
 from node.evidence_ct import contrast, kernel_kind, phase_votes
 from node.evidence_declared import declared_signs, settle_weighting
+from node.evidence_diffusion import disputing_b_values
 from node.evidence_facts import (
     CT,
     DERIVED_MEAN,
@@ -32,11 +33,13 @@ from node.evidence_facts import (
     VolumeFacts,
 )
 from node.evidence_geometry import geometry_of
-from node.evidence_kind import IMAGE_CLASSES, is_other_picture, kind_signs, region_signs, text_of
+from node.evidence_kind import IMAGE_CLASSES, is_other_picture, kind_signs
 from node.evidence_mean import DirectionMean, direction_means
-from node.evidence_mr import fat_suppression, mr_weighting, weighted_directionality
+from node.evidence_mr import echo_time, fat_suppression, mr_weighting, weighted_directionality
+from node.evidence_regions import region_signs
 from node.evidence_slices import SliceFacts, first_number, parse_date, read_slices
 from node.evidence_split import Part, split
+from node.evidence_texts import text_of
 from node.evidence_vendors import PrivateReader, creators_of
 
 __all__ = ["Member", "SeriesEvidence", "Sign", "StudyHeader", "VolumeFacts", "read_series", "study_header"]
@@ -139,7 +142,8 @@ def _no_volume(path: Path, dataset: Dataset) -> VolumeFacts:
 
 def _volume(part: Part, series: Sequence[Part], b_values: tuple[int, ...], trust: Sequence[Trust]) -> VolumeFacts:
     first = part.slices[0]
-    kinds = kind_signs(part, series)
+    private = PrivateReader(first.header, creators_of(first.header.root))
+    kinds = kind_signs(part, series, private)
     region, regions = region_signs(first.header)
     facts = replace(
         _common(first.header, first.path),
@@ -155,7 +159,7 @@ def _volume(part: Part, series: Sequence[Part], b_values: tuple[int, ...], trust
     if IMAGE_CLASSES[facts.sop_class_uid] == "CT":
         facts = _with_ct(facts, first.header, kinds)
         return replace(facts, phase_signs=(*facts.phase_signs, *phases))
-    facts = _with_mr(facts, part, series, b_values)
+    facts = _with_mr(facts, part, series, b_values, private)
     weighting, signs = settle_weighting(facts.weighting, facts.weighting_signs, weightings)
     return replace(facts, weighting=weighting, weighting_signs=signs)
 
@@ -176,28 +180,32 @@ def _with_ct(facts: VolumeFacts, header: FrameHeader, kinds: tuple[Sign, ...]) -
     )
 
 
-def _with_mr(facts: VolumeFacts, part: Part, series: Sequence[Part], b_values: tuple[int, ...]) -> VolumeFacts:
-    header = part.slices[0].header
+def _with_mr(
+    facts: VolumeFacts, part: Part, series: Sequence[Part], b_values: tuple[int, ...], private: PrivateReader
+) -> VolumeFacts:
+    header = private.header
     directionality, direction_signs = weighted_directionality(part, series)
-    private = PrivateReader(header, creators_of(header.root))
     weighting, signs = mr_weighting(part, series, facts.kind_signs, private)
     fat_suppressed, fat_signs = fat_suppression(header, private)
+    echo_ms, is_disputed = echo_time(header)
     facts = replace(
         facts,
         weighting=weighting,
         weighting_signs=signs,
         fat_suppressed=fat_suppressed,
         fat_signs=fat_signs,
-        echo_time_ms=part.slices[0].echo_time_ms,
+        echo_time_ms=None if is_disputed else echo_ms,
         repetition_time_ms=first_number(header, "RepetitionTime"),
     )
     if part.b is None or not weighting.startswith("dwi"):
         return facts
+    disputing = disputing_b_values(private, part.b) if part.b.is_certain else ()
     return replace(
         facts,
         b_values_s_mm2=b_values,
         b_s_mm2=int(part.b.value),
-        b_signs=(Sign("b", f"b = {part.b.value:.0f} s/mm²", part.b.where),),
+        b_signs=tuple(Sign("b", f"b = {b.value:.0f} s/mm²", b.where) for b in (part.b, *disputing)),
+        b_disputed_s_mm2=tuple(round(b.value) for b in disputing),
         is_b_certain=part.b.is_certain,
         directionality=directionality,
         direction_signs=direction_signs,

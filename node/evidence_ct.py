@@ -12,9 +12,9 @@ from datetime import datetime
 
 from node.dicom.header import FrameHeader, text, value
 from node.evidence_facts import Sign
-from node.evidence_kind import series_texts, text_of
 from node.evidence_phases import phase_after, phases_in
 from node.evidence_slices import acquired_at, parse_datetime, parse_time
+from node.evidence_texts import series_texts, text_of
 
 _INTRAVENOUS = re.compile(
     r"(?<![^\W\d_])[ie]\.?\s?v\b|intra-?\s?v[eé]n|endov[eé]n|venous|vein|veine|dożyln|dozyln|в/в|внутривен|静脈|静脉|정맥",

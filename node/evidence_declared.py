@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from node.config_routes import Trust
 from node.dicom.header import FrameHeader
 from node.evidence_facts import OTHER, UNTOLD, Sign
-from node.evidence_kind import series_texts
+from node.evidence_texts import series_texts
 
 DECLARED = "declared"
 

@@ -29,6 +29,9 @@ UNSURE = "unsure"
 """What it says when a person should look."""
 
 
+IMAGE_TYPE_PLACES = ("(0008,0008)", "(0008,9007)", "(0021,xx75) SIEMENS MR SDI 02")
+"""Image Type, Frame Type of a multi-frame image, and Siemens' own: any of them may vouch for an image as acquired."""
+
 SEVERAL_IN_SERIES, SEVERAL_IN_STUDY = "several in this series", "several in this study"
 """Whose the images are, where the Patient IDs of one series or one study differ."""
 
@@ -100,6 +103,8 @@ class VolumeFacts:
     """Nominal b-values of the whole series, sorted; () where it is not diffusion-weighted."""
     b_s_mm2: int | None = None
     b_signs: tuple[Sign, ...] = ()
+    b_disputed_s_mm2: tuple[int, ...] = ()
+    """What other places tell instead of `b_s_mm2`."""
     is_b_certain: bool = True
     """False where the b-value stands in a private element that lost its creator, or in words only."""
     directionality: str = UNTOLD

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from node.dicom.header import FrameHeader
+from node.evidence_diffusion import is_gradient_echo
 from node.evidence_facts import (
     ADC,
     DIRECTIONAL,
@@ -18,13 +18,24 @@ from node.evidence_facts import (
     OTHER,
     T1,
     T2,
+    UNSURE,
     UNTOLD,
     Sign,
 )
-from node.evidence_kind import series_texts, text_of
-from node.evidence_slices import LOWEST_WEIGHTED_B, first_number, image_type_of, is_gradient_echo
+from node.evidence_sequence import (
+    ECHO_PLANAR,
+    GRADIENT_ECHO,
+    SPIN_ECHO,
+    UNKNOWN,
+    diffusion_places,
+    family_signs,
+    sequence_family,
+    spin_echo_doubts,
+)
+from node.evidence_slices import first_number
 from node.evidence_split import Part
-from node.evidence_vendors import GE_SEQUENCE, PHILIPS_SPIR, PHILIPS_TECHNIQUE, PrivateReader
+from node.evidence_texts import image_type_of, series_texts, text_of
+from node.evidence_vendors import LOWEST_WEIGHTED_B, PHILIPS_SPIR, PrivateReader
 from node.evidence_words import (
     IN_OR_OPPOSED_TOKENS,
     T1_KINDS,
@@ -41,12 +52,12 @@ FAT_SUPPRESSION_OPTIONS = frozenset(
 STIR_INVERSION_MS = (120.0, 250.0)
 """The null of fat between 0.5 and 3 T."""
 MIN_T2_ECHO_MS = 60.0
+SAME_ECHO_MS = 1.0
+_ECHO_TIMES = ("EffectiveEchoTime", "EchoTime")
 MAX_T1_ECHO_MS = 15.0
 MAX_T1_SPIN_ECHO_MS, MAX_T1_SPIN_REPETITION_MS = 30.0, 1200.0
 MAX_T1_3D_REPETITION_MS, MAX_T1_2D_REPETITION_MS, MIN_T1_2D_FLIP_DEGREES = 50.0, 400.0, 40.0
 T1_INVERSION_MS = (400.0, 1500.0)
-_SPIN_ECHO_NAMES = re.compile(r"tse|fse|haste|fase|^\*?h2d|^\*?tir|ssh|propeller|cube|\bspace|vista", re.IGNORECASE)
-_BALANCED = re.compile(r"trufi|tru-?fisp|true-?ss|\*?tfi\d|fiesta|b-?tfe|b-?ffe|bssfp|truesf|balanced", re.IGNORECASE)
 _KIND_IS_WEIGHTING = {"localizer": LOCALIZER, "adc": ADC, "fa": FA, "eadc": OTHER, "perfusion": OTHER, "map": OTHER}
 
 
@@ -58,9 +69,23 @@ def mr_weighting(
     for kind in ("localizer", "eadc", "adc", "fa", "perfusion", "map"):
         if against := _telling(kind, kinds, header):
             return _KIND_IS_WEIGHTING[kind], against
-    if part.b is not None:
-        return _diffusion_weighting(part, series, kinds)
-    return _relaxation_weighting(header, private)
+    if part.b is None:
+        return _relaxation_weighting(header, private)
+    if where := _only_place_of_diffusion(part, series, private):
+        weighting, signs = _relaxation_weighting(header, private, frozenset({where}))
+        if weighting == T2:
+            what = f"b = {part.b.value:.0f} s/mm², and nothing else of diffusion in a turbo spin echo"
+            return T2, (*signs, Sign(UNSURE, what, where))
+    return _diffusion_weighting(part, series, kinds)
+
+
+def _only_place_of_diffusion(part: Part, series: Sequence[Part], private: PrivateReader) -> str | None:
+    """Where the b-value stands, if a single place of a series with a single b-value tells of diffusion at all."""
+    places = {part.b.where} if part.b else set()
+    places |= {sign.where for sign in part.direction_signs}
+    places |= diffusion_places(private.header, part.slices[0].image_type, private)
+    is_single = len({other.b.value for other in series if other.b}) == 1
+    return places.pop() if is_single and len(places) == 1 else None
 
 
 def _telling(kind: str, kinds: tuple[Sign, ...], header: FrameHeader) -> tuple[Sign, ...]:
@@ -94,78 +119,60 @@ def weighted_directionality(part: Part, series: Sequence[Part]) -> tuple[str, tu
     return part.directionality, part.direction_signs
 
 
-def _relaxation_weighting(header: FrameHeader, private: PrivateReader) -> tuple[str, tuple[Sign, ...]]:
-    echo_ms = first_number(header, "EffectiveEchoTime", "EchoTime")
-    family = _family(header, private)
-    told = (
-        f"{_FAMILY_NAMES[family]}, TE {echo_ms:.4g} ms"
-        if echo_ms is not None
-        else f"{_FAMILY_NAMES[family]}, TE not told"
-    )
-    repetition_ms = first_number(header, "RepetitionTime")
-    inversion_ms = first_number(header, "InversionTimes", "InversionTime") or 0.0
-    if family == "spin-echo" and echo_ms is not None and echo_ms >= MIN_T2_ECHO_MS:
-        return T2, (Sign(T2, told, "(0018,0081)"),)
-    if _is_t1(header, family, echo_ms, repetition_ms, inversion_ms):
+def _relaxation_weighting(
+    header: FrameHeader, private: PrivateReader, untrusted: frozenset[str] = frozenset()
+) -> tuple[str, tuple[Sign, ...]]:
+    """What the sequence is weighted for without regard to a b-value; `untrusted` places are no word of diffusion."""
+    echo_ms, _ = echo_time(header)
+    signs = (*family_signs(header, private),)
+    family, doubts = sequence_family(signs), spin_echo_doubts(signs)
+    echo_told = "TE not told" if echo_ms is None else f"TE {echo_ms:.4g} ms"
+    if doubts is not None and echo_ms is not None and echo_ms >= MIN_T2_ECHO_MS:
+        of_diffusion = diffusion_places(header, image_type_of(header, private), private) - untrusted
+        if len(of_diffusion) > 1:
+            return OTHER, (Sign(OTHER, "diffusion is told, and no b-value", min(of_diffusion)),)
+        return T2, (Sign(T2, f"{SPIN_ECHO}, {echo_told}", "(0018,0081)"), *doubts, *_t2_doubts(header, of_diffusion))
+    told = f"{_family_name(family, header)}, {echo_told}"
+    if _is_t1(header, family, echo_ms):
         kind = next((name for words, _ in series_texts(header) if (name := first_named(words, T1_KINDS))), "")
         return T1, (Sign(T1, told + (f", {kind}" if kind else ""), "(0018,0081)"),)
-    is_told = family != "unknown" and echo_ms is not None
+    is_told = family != UNKNOWN and echo_ms is not None
     return OTHER, (Sign(OTHER if is_told else UNTOLD, told, "(0018,0020)"),)
 
 
-_FAMILY_NAMES = {
-    "spin-echo": "spin echo",
-    "gradient-echo": "gradient echo",
-    "echo-planar": "echo-planar without diffusion weighting",
-    "functional": "an echo-planar gradient echo, as for functional and perfusion imaging",
-    "balanced": "balanced steady state",
-    "unknown": "an untold kind of sequence",
-}
+def _t2_doubts(header: FrameHeader, of_diffusion: frozenset[str]) -> Iterator[Sign]:
+    """What else a long echo of a spin echo may be: of diffusion without its b-value, or with fluid suppressed."""
+    for where in of_diffusion:
+        yield Sign(UNSURE, "diffusion is told, and no b-value", where)
+    if echo_time(header)[1]:
+        yield Sign(UNSURE, "two echo times are told", "(0018,9082)")
+    if not text_of(header, "ScanningSequence") and not text_of(header, "InversionRecovery"):
+        yield Sign(UNSURE, "not told whether an inversion suppresses fluid", "(0018,9009)")
 
 
-def _family(header: FrameHeader, private: PrivateReader) -> str:
-    """Spin echo or not, by Scanning Sequence, Echo Pulse Sequence, and the sequence's name where they are silent.
-
-    GE's PROPELLER says "research mode" in Scanning Sequence and its name in a private element only.
-    """
-    sequence = text_of(header, "ScanningSequence").upper().split("\\")
-    name = " ".join(
-        filter(None, (text_of(header, "SequenceName"), text_of(header, "PulseSequenceName"), _private_name(private)))
-    )
-    pulse = text_of(header, "EchoPulseSequence").upper()
-    if (
-        "EP" in sequence
-        or text_of(header, "EchoPlanarPulseSequence").upper() == "YES"
-        or name.lower().startswith(("*ep", "ep"))
-    ):
-        return "functional" if is_gradient_echo(header) else "echo-planar"
-    is_balanced = _BALANCED.search(name) or any(_BALANCED.search(words) for words, _ in series_texts(header))
-    if ("SE" not in sequence and is_balanced) or text_of(header, "SteadyStatePulseSequence").upper() in (
-        "FREE_PRECESSION",
-        "TRANSVERSE",
-    ):
-        return "balanced"
-    if "GR" in sequence or pulse == "GRADIENT":
-        return "gradient-echo"
-    if "SE" in sequence or "IR" in sequence or pulse == "SPIN" or _SPIN_ECHO_NAMES.search(name):
-        return "spin-echo"
-    return "unknown"
+def echo_time(header: FrameHeader) -> tuple[float | None, bool]:
+    """The longest echo time that is told, in ms, and whether two are, one of them under its multi-frame name."""
+    told = [number for keyword in _ECHO_TIMES if (number := first_number(header, keyword)) is not None]
+    return max(told, default=None), bool(told) and max(told) - min(told) > SAME_ECHO_MS
 
 
-def _private_name(private: PrivateReader) -> str:
-    """The sequence by the vendor's own name: GE's pulse sequence, Philips' scanning technique."""
-    return private.text(GE_SEQUENCE) or private.text(PHILIPS_TECHNIQUE)
+def _family_name(family: str, header: FrameHeader) -> str:
+    if family != ECHO_PLANAR:
+        return family
+    if is_gradient_echo(header):
+        return "an echo-planar gradient echo, as for functional and perfusion imaging"
+    return "echo-planar without diffusion weighting"
 
 
-def _is_t1(
-    header: FrameHeader, family: str, echo_ms: float | None, repetition_ms: float | None, inversion_ms: float
-) -> bool:
+def _is_t1(header: FrameHeader, family: str, echo_ms: float | None) -> bool:
+    repetition_ms = first_number(header, "RepetitionTime")
+    inversion_ms = first_number(header, "InversionTimes", "InversionTime") or 0.0
     words = next((name for text, _ in series_texts(header) if (name := first_named(text, WEIGHTINGS))), None)
     if echo_ms is None or repetition_ms is None:
         return False
-    if family == "spin-echo":
+    if family == SPIN_ECHO:
         return echo_ms <= MAX_T1_SPIN_ECHO_MS and repetition_ms <= MAX_T1_SPIN_REPETITION_MS
-    if family != "gradient-echo" or echo_ms > MAX_T1_ECHO_MS or words in ("pd", "t2", "dwi"):
+    if family != GRADIENT_ECHO or echo_ms > MAX_T1_ECHO_MS or words in ("pd", "t2", "dwi"):
         return False
     if T1_INVERSION_MS[0] <= inversion_ms <= T1_INVERSION_MS[1] or words == "t1":
         return True

@@ -1,9 +1,15 @@
-"""Which part of the body words name, in the languages of the sites, and what Body Part Examined says."""
+"""Which part of the body a volume shows: what words name, in the languages of the sites, and what attributes say."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
+from pydicom.dataset import Dataset
+
+from node.dicom.header import FrameHeader, text, value
+from node.evidence_facts import Sign
+from node.evidence_texts import series_texts, text_of
 from node.evidence_words import whole_words
 
 # Region → words. The liver's own first: a series may name several, "CT CH/AB/PEL" covers three.
@@ -86,3 +92,40 @@ def regions_of_body_part(value: str) -> tuple[str, ...]:
     """Regions of a Body Part Examined: the words, or the parts that defined terms are glued from."""
     glued = tuple(region for region, parts in BODY_PART_PARTS if any(part in value.upper() for part in parts))
     return glued or regions_in(value)
+
+
+def region_signs(header: FrameHeader) -> tuple[str, tuple[Sign, ...]]:
+    """The region's name as told first, and every sign of a region; what the study is called is none.
+
+    Body Part Examined and the series' own words come first, a coded Anatomic Region where they are silent. The
+    Frame Anatomy of multi-frame images must be filled, so scanners fill it whether or not somebody meant it: it
+    can veto where nothing else is told (by="frame-anatomy"), never vouch.
+    """
+    signs = [
+        Sign(region, f"Body Part Examined is the {region}", "(0018,0015)")
+        for region in regions_of_body_part(text_of(header, "BodyPartExamined"))
+    ]
+    for words, where in series_texts(header):
+        signs += [Sign(region, f"the series names the {region}", where, by="text") for region in regions_in(words)]
+    if not signs:
+        coded = value(header.root, "AnatomicRegionSequence", ())
+        signs = [*_regions_by_code(coded, "tag", "Anatomic Region")]
+    named = signs[0].says if signs else "unknown"
+    if not signs:
+        framed = header.get("AnatomicRegionSequence", ())
+        signs = [*_regions_by_code(framed, "frame-anatomy", "Frame Anatomy")]
+    return named, (*signs, *_by_side(header))
+
+
+def _by_side(header: FrameHeader) -> Iterator[Sign]:
+    """Left or right is told of paired parts only (PS3.3 C.7.3.1): of a knee or a breast, never of the liver."""
+    for keyword, where in (("Laterality", "(0020,0060)"), ("ImageLaterality", "(0020,0062)")):
+        if (side := text_of(header, keyword).upper()) in ("L", "R"):
+            yield Sign("paired part", f"a side is told ({side}): a paired part of the body", where)
+
+
+def _regions_by_code(items: Iterable[Dataset], by: str, name: str) -> Iterator[Sign]:
+    for item in items:
+        meaning = text(item, "CodeMeaning")
+        for region in regions_in(meaning):
+            yield Sign(region, f"{name} is the {region}", "(0008,2218)", by=by)

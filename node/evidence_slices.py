@@ -7,7 +7,7 @@ volume (node/evidence.py). That, and reading no pixel, keeps a thousand slices u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -15,45 +15,10 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from node.dicom.header import FrameHeader, as_numbers, frames, text, value
-from node.evidence_facts import DIRECTIONAL, ISOTROPIC, UNTOLD, UNWEIGHTED, Sign
-from node.evidence_vendors import (
-    B_IN_WORDS,
-    CANON_COMMENT,
-    DIFFUSION_SEQUENCE,
-    GE_IMAGE_KIND,
-    GE_IMAGE_KINDS,
-    GE_SEQUENCE,
-    GE_SERIES_KIND,
-    GE_SINGLE_AXES,
-    PHILIPS_DIRECTION,
-    PRIVATE_B,
-    SIEMENS_CSA,
-    SIEMENS_DIRECTIONALITY,
-    SIEMENS_IMAGE_TYPE_TEXT,
-    SIEMENS_SEQUENCE_NAME,
-    UIH_NOMINAL_B,
-    VECTORS,
-    BSource,
-    PrivateReader,
-    creators_of,
-    csa_fields,
-)
-from node.evidence_words import TRACE_TOKENS
-
-LOWEST_WEIGHTED_B = 50
-"""s/mm²: below it a volume is not diffusion-weighted for our purposes."""
-PUBLIC_VECTOR, DESCRIPTION = "(0018,9089)", "(0008,103E)"
-_SIEMENS_FID = re.compile(r"\*?epfid")
-_CSA_NAMES = frozenset({"B_value", "DiffusionDirectionality"})
-
-
-@dataclass(frozen=True)
-class BReading:
-    """A b-value in s/mm² and where it stands; uncertain in words, and in private elements without their creator."""
-
-    value: float
-    where: str
-    is_certain: bool = True
+from node.evidence_diffusion import NO_DIFFUSION, BReading, read_diffusion
+from node.evidence_facts import Sign
+from node.evidence_texts import image_type_of
+from node.evidence_vendors import PrivateReader, creators_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +56,7 @@ def read_slices(path: Path, dataset: Dataset) -> Iterator[SliceFacts]:
     for header in frames(dataset):
         private = PrivateReader(header, creators)
         image_type = image_type_of(header, private if is_mr else None)
-        diffusion = read_diffusion(private, image_type) if is_mr else _NO_DIFFUSION
+        diffusion = read_diffusion(private, image_type) if is_mr else NO_DIFFUSION
         yield SliceFacts(
             path=path,
             sop_instance_uid=sop_uid,
@@ -122,29 +87,6 @@ def first_number(header: FrameHeader, *keywords: str) -> float | None:
 def _frame_number(header: FrameHeader, of_frame: str, classic: str) -> float | None:
     """A number under its multi-frame name first; a classic header is spared the search for it."""
     return first_number(header, classic) if header.number is None else first_number(header, of_frame, classic)
-
-
-def image_type_of(header: FrameHeader, private: PrivateReader | None = None) -> tuple[str, ...]:
-    """Frame Type where there is one, else Image Type, then what a vendor adds; upper case, no empty values."""
-    found = (header.get("FrameType") if header.number is not None else None) or header.get("ImageType")
-    added = private.get(SIEMENS_IMAGE_TYPE_TEXT) if private and _is_siemens_xa(private) else None
-    return tuple(dict.fromkeys((*_tokens(found), *_tokens(added))))
-
-
-def _tokens(found: object) -> Iterator[str]:
-    if isinstance(found, bytes):
-        found = found.decode("ascii", "replace").split("\\")
-    for item in [found] if isinstance(found, str) else found if isinstance(found, Iterable) else ():
-        if token := str(item).strip("\0 ").upper():
-            yield token
-
-
-def _is_siemens_xa(private: PrivateReader) -> bool:
-    """Multi-frame, whose private creators stand inside its functional groups, or with the creator of XA's elements."""
-    is_multiframe = (
-        private.header.number is not None and "SIEMENS" in str(private.header.get("Manufacturer", "")).upper()
-    )
-    return is_multiframe or _has(private, SIEMENS_IMAGE_TYPE_TEXT.creator)
 
 
 def acquired_at(header: FrameHeader) -> datetime | None:
@@ -195,175 +137,6 @@ def _clock(parts: tuple[str | None, ...]) -> time | None:
     except ValueError:
         return None
     return (datetime.combine(date.min, moment) + timedelta(seconds=float(f"0.{fraction or 0}"))).time()
-
-
-@dataclass(frozen=True)
-class _Diffusion:
-    b: BReading | None = None
-    signs: tuple[Sign, ...] = ()
-    vector: tuple[float, ...] = ()
-
-
-_NO_DIFFUSION = _Diffusion()
-
-
-def read_diffusion(private: PrivateReader, image_type: tuple[str, ...]) -> _Diffusion:
-    """The b-value and what is told of directions. A b-value on a sequence without diffusion is no b-value."""
-    csa = csa_fields(private.get(SIEMENS_CSA), _CSA_NAMES) if _has(private, SIEMENS_CSA.creator) else {}
-    b = _b_value(private, csa)
-    if b is None or is_gradient_echo(private.header):
-        return _NO_DIFFUSION
-    vector, where = _vector(private)
-    signs = [*_directions(private, csa, image_type)]
-    if any(vector):
-        signs.append(Sign(DIRECTIONAL, "a single gradient direction is told", where))
-    elif vector and where != PUBLIC_VECTOR:
-        signs.append(Sign(ISOTROPIC, "the vendor tells a gradient without direction: the trace", where))
-    return _Diffusion(b, tuple(signs), vector if any(vector) else ())
-
-
-def is_gradient_echo(header: FrameHeader) -> bool:
-    """A gradient echo and no spin echo, as functional series are; diffusion weighting needs the latter.
-
-    Siemens XA calls the echo-planar read-out of its diffusion a GRADIENT echo: there the contrast goes before.
-    """
-    told = str(header.get("ScanningSequence", "")).upper()
-    if "SE" in told or "DIFFUSION" in image_type_of(header):
-        return False
-    name = str(header.get("SequenceName") or header.get("PulseSequenceName") or "")
-    return (
-        "GR" in told or bool(_SIEMENS_FID.match(name)) or str(header.get("EchoPulseSequence", "")).upper() == "GRADIENT"
-    )
-
-
-def directionality_of(b: BReading | None, signs: tuple[Sign, ...]) -> str:
-    """What the signs say together; two that differ say nothing."""
-    if b is None or b.value < LOWEST_WEIGHTED_B:
-        return UNWEIGHTED
-    told = {sign.says for sign in signs}
-    return told.pop() if len(told) == 1 else UNTOLD
-
-
-def _has(private: PrivateReader, creator: str) -> bool:
-    return any(name == creator for _, name in private.creators)
-
-
-def _b_value(private: PrivateReader, csa: dict[str, str]) -> BReading | None:
-    header = private.header
-    if nominal := private.numbers(UIH_NOMINAL_B.tag):
-        return BReading(nominal[0], str(UIH_NOMINAL_B.tag))
-    if public := header.numbers("DiffusionBValue"):
-        return BReading(public[0], "(0018,9087)")
-    for source in PRIVATE_B:
-        if (not source.needs_diffusion or _is_ge_diffusion(private)) and (numbers := private.numbers(source.tag)):
-            return BReading(source.decode(numbers), str(source.tag))
-    if numbers := as_numbers(csa.get("B_value", "")):
-        return BReading(numbers[0], f"{SIEMENS_CSA} B_value")
-    named = _sequence_name(header)
-    if named and not named["upper"]:
-        return BReading(float(named["b"]), "(0018,0024)")
-    return _orphan(private) or _b_in_words(header)
-
-
-def _is_ge_diffusion(private: PrivateReader) -> bool:
-    """GE writes 0043,xx39 on every echo-planar sequence: the pulse sequence or the kind of series must agree."""
-    return private.text(GE_SEQUENCE).lower().startswith("epi2") or any(private.numbers(GE_SERIES_KIND))
-
-
-def _looks_diffusion_weighted(header: FrameHeader) -> bool:
-    sequence = str(header.get("ScanningSequence", ""))
-    name = str(header.get("SequenceName") or header.get("PulseSequenceName") or "")
-    is_planar = "EP" in sequence and "GR" not in sequence
-    return is_planar or "DIFFUSION" in image_type_of(header) or bool(DIFFUSION_SEQUENCE.search(name))
-
-
-def _orphan(private: PrivateReader) -> BReading | None:
-    """A de-identifier may remove creators and leave elements: believed only on a sequence that looks the part."""
-    maker = str(private.header.get("Manufacturer", ""))
-    sources: list[BSource] = [source for source in (UIH_NOMINAL_B, *PRIVATE_B) if source.maker.search(maker)]
-    for source in sources:
-        numbers = private.orphan_numbers(source.tag)
-        if numbers and _looks_diffusion_weighted(private.header):
-            return BReading(source.decode(numbers), f"{source.tag}, its creator missing", is_certain=False)
-    return None
-
-
-def _b_in_words(header: FrameHeader) -> BReading | None:
-    comment = CANON_COMMENT.search(str(header.get("ImageComments", "")))
-    if comment:
-        return BReading(float(comment["b"]), "(0020,4000)", is_certain=False)
-    told = set(B_IN_WORDS.findall(str(header.get("SeriesDescription", ""))))
-    if len(told) == 1 and _looks_diffusion_weighted(header):
-        return BReading(float(told.pop()), DESCRIPTION, is_certain=False)
-    return None
-
-
-def _sequence_name(header: FrameHeader) -> re.Match[str] | None:
-    return SIEMENS_SEQUENCE_NAME.search(str(header.get("SequenceName", "")))
-
-
-def _directions(private: PrivateReader, csa: dict[str, str], image_type: tuple[str, ...]) -> Iterator[Sign]:
-    header = private.header
-    for told, where in (
-        (str(header.get("DiffusionDirectionality", "")), "(0018,9075)"),
-        (private.text(SIEMENS_DIRECTIONALITY), str(SIEMENS_DIRECTIONALITY)),
-        (csa.get("DiffusionDirectionality", ""), f"{SIEMENS_CSA} DiffusionDirectionality"),
-    ):
-        if told.upper() in ("ISOTROPIC", "DIRECTIONAL"):
-            yield _sign(told.lower(), where)
-    if letter := private.text(PHILIPS_DIRECTION):
-        yield _sign(ISOTROPIC if letter.upper().startswith("I") else DIRECTIONAL, str(PHILIPS_DIRECTION))
-    yield from _ge_directions(private)
-    named = _sequence_name(header)
-    if named and named["mark"]:
-        yield _sign(ISOTROPIC if named["mark"] == "t" else DIRECTIONAL, "(0018,0024)")
-    if TRACE_TOKENS & set(image_type):
-        yield _sign(ISOTROPIC, "(0008,0008)")
-
-
-def _ge_directions(private: PrivateReader) -> Iterator[Sign]:
-    image_kind = private.numbers(GE_IMAGE_KIND)
-    told = GE_IMAGE_KINDS.get(int(image_kind[0])) if image_kind else None
-    if told in (ISOTROPIC, DIRECTIONAL):
-        yield _sign(told, str(GE_IMAGE_KIND))
-    series_kind = private.numbers(GE_SERIES_KIND)
-    if series_kind and int(series_kind[0]) in GE_SINGLE_AXES:
-        yield _sign(DIRECTIONAL, str(GE_SERIES_KIND))
-
-
-def _sign(says: str, where: str) -> Sign:
-    what = "the trace over directions" if says == ISOTROPIC else "a single gradient direction"
-    return Sign(says, what, where)
-
-
-def _vector(private: PrivateReader) -> tuple[tuple[float, ...], str]:
-    """The gradient direction as told, zeros included.
-
-    Vendors write zeros into their own element for a trace. In (0018,9089), which the Standard wants for single
-    directions only, zeros may as well mean that a converter knew nothing; it speaks when no vendor does.
-    """
-    for tags in VECTORS:
-        numbers = tuple(number for tag in tags for number in private.numbers(tag))
-        if len(numbers) == 3 and (tags[0].creator != "GEMS_ACQU_01" or _is_ge_tensor(private)):
-            return _senseless(numbers), str(tags[0])
-    comment = CANON_COMMENT.search(str(private.header.get("ImageComments", "")))
-    numbers = as_numbers(comment["vector"].replace(",", "\\")) if comment and comment["vector"] else ()
-    if len(numbers) == 3:
-        return _senseless(numbers), "(0020,4000)"
-    public = private.header.numbers("DiffusionGradientOrientation")
-    return (_senseless(public), PUBLIC_VECTOR) if len(public) == 3 else ((), "")
-
-
-def _is_ge_tensor(private: PrivateReader) -> bool:
-    """GE's 0019,xxBB..BD are "user data": directions in tensor series only."""
-    kinds = private.numbers(GE_IMAGE_KIND), private.numbers(GE_SERIES_KIND)
-    return not any(kinds) or any(kind and int(kind[0]) == 16 for kind in kinds)
-
-
-def _senseless(vector: tuple[float, ...]) -> tuple[float, ...]:
-    """Rounded, and v as −v: a gradient weights both ways alike."""
-    rounded = tuple(round(number, 2) + 0.0 for number in vector)
-    return rounded if rounded >= tuple(-number for number in rounded) else tuple(-number + 0.0 for number in rounded)
 
 
 def _integer(found: object) -> int:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from node.dicom.header import text
+from node.evidence_diffusion import DESCRIPTION, BReading, directionality_of
 from node.evidence_facts import DIRECTIONAL, UNTOLD, Sign
-from node.evidence_slices import DESCRIPTION, LOWEST_WEIGHTED_B, BReading, SliceFacts, directionality_of
+from node.evidence_slices import SliceFacts
+from node.evidence_vendors import LOWEST_WEIGHTED_B
 
 SAME_POSITION_MM = 0.01
 PARALLEL = 0.02

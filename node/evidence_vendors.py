@@ -21,6 +21,8 @@ from node.dicom.header import FrameHeader, as_numbers, numbers_at, value
 GE_MODULUS = 1_000_000_000
 """GE adds an offset of 1e9 to the b-value of some multi-b series: 1000001000 is b = 1000."""
 CUSTOMARY_BLOCK = 0x10
+LOWEST_WEIGHTED_B = 50
+"""s/mm²: below it a volume is not diffusion-weighted for our purposes."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ _PHILIPS = re.compile("philips", re.IGNORECASE)
 _UIH = re.compile(r"uih|united imaging", re.IGNORECASE)
 
 UIH_NOMINAL_B = BSource(PrivateTag("Image Private Header", 0x0065, 0x0A), _UIH)
+GE_B = BSource(
+    PrivateTag("GEMS_PARM_01", 0x0043, 0x39), _GE, lambda numbers: numbers[0] % GE_MODULUS, needs_diffusion=True
+)
 PRIVATE_B: tuple[BSource, ...] = (
     BSource(PrivateTag("SIEMENS MR HEADER", 0x0019, 0x0C), _SIEMENS),
-    BSource(
-        PrivateTag("GEMS_PARM_01", 0x0043, 0x39), _GE, lambda numbers: numbers[0] % GE_MODULUS, needs_diffusion=True
-    ),
+    GE_B,
     BSource(PrivateTag("Philips Imaging DD 001", 0x2001, 0x03), _PHILIPS),
     BSource(PrivateTag("Image Private Header", 0x0065, 0x09), _UIH, lambda numbers: 50.0 * round(numbers[0] / 50)),
 )
@@ -69,6 +72,8 @@ SIEMENS_CSA = PrivateTag("SIEMENS CSA HEADER", 0x0029, 0x10)
 PHILIPS_DIRECTION = PrivateTag("Philips Imaging DD 001", 0x2001, 0x04)
 PHILIPS_SPIR = PrivateTag("Philips Imaging DD 001", 0x2001, 0x21)
 PHILIPS_TECHNIQUE = PrivateTag("Philips Imaging DD 001", 0x2001, 0x20)
+PHILIPS_EPI_FACTOR = PrivateTag("Philips Imaging DD 001", 0x2001, 0x13)
+"""Lines read after one refocusing pulse: 1 of a turbo spin echo, 31 of a DwiSE."""
 GE_IMAGE_KIND = PrivateTag("GEMS_PARM_01", 0x0043, 0x30)
 GE_SERIES_KIND = PrivateTag("GEMS_RELA_01", 0x0021, 0x5A)
 GE_SEQUENCE = PrivateTag("GEMS_ACQU_01", 0x0019, 0x9C)
@@ -79,6 +84,8 @@ GE_IMAGE_KINDS = {
 }
 """One axis each (right-left, anterior-posterior, superior-inferior), a tensor's direction; T2; combined, trace."""
 GE_SINGLE_AXES = frozenset({1, 2, 4, 8})
+GE_ANISOTROPY = 18
+"""The image kind of a map of fractional anisotropy."""
 VECTORS: tuple[tuple[PrivateTag, ...], ...] = (
     (PrivateTag("SIEMENS MR HEADER", 0x0019, 0x0E),),
     tuple(PrivateTag("GEMS_ACQU_01", 0x0019, offset) for offset in (0xBB, 0xBC, 0xBD)),
@@ -124,6 +131,10 @@ class PrivateReader:
 
     header: FrameHeader
     creators: Creators
+
+    def has(self, creator: str) -> bool:
+        """Whether the creator reserved a block at the top of the data set."""
+        return any(name == creator for _, name in self.creators)
 
     def get(self, tag: PrivateTag) -> object:
         """The element's value, None where this creator did not write it."""

@@ -2,6 +2,7 @@
 
 All questions share one algebra, so that evidence that goes missing can never make an acceptance of a refusal:
 signs for and none against accept; signs on both sides, or none at all, ask a person; signs against alone refuse.
+What a header need not tell asks, where nothing else says it (`UNSURE`; node/evidence_kind.py).
 
 The margin says how firm a verdict is, as a whole number. Refused: minus the number of questions that refuse. Asked
 about: 0. Accepted: of the questions that signs vote on (direction, fat suppression, contrast phase, region) the
@@ -22,6 +23,7 @@ from node.evidence_facts import (
     DERIVED_MEAN,
     DIFFUSION_WEIGHTED,
     DIRECTIONAL,
+    IMAGE_TYPE_PLACES,
     ISOTROPIC,
     SEVERAL_IN_SERIES,
     SEVERAL_IN_STUDY,
@@ -143,7 +145,7 @@ def kind(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
         else:
             yield Outcome(Decision.REFUSE, (sign.reason(is_for=False),))
     told = {sign.where for sign in volume.kind_signs}
-    if "(0008,0008)" not in told:
+    if told.isdisjoint(IMAGE_TYPE_PLACES):
         yield _confirm("no Image Type: a map or projection cannot be told from an acquired image", "(0008,0008)")
     if "(0008,103E)" not in told:
         yield _confirm("no description: a computed or subtracted image cannot be ruled out", "(0008,103E)")
@@ -178,9 +180,10 @@ def weighting(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
     if not volume.geometry.slices:
         return
     is_wanted = has_weighting(volume, need)
-    reasons = tuple(sign.reason(is_for=is_wanted) for sign in volume.weighting_signs)
+    reasons = tuple(sign.reason(is_for=is_wanted and sign.says != UNSURE) for sign in volume.weighting_signs)
     if is_wanted:
-        yield Outcome(Decision.ACCEPT, reasons)
+        is_doubted = any(sign.says == UNSURE for sign in volume.weighting_signs)
+        yield Outcome(Decision.CONFIRM if is_doubted else Decision.ACCEPT, reasons)
         return
     name, wanted = _WEIGHTING_NAMES.get(volume.weighting, volume.weighting), _WEIGHTING_NAMES[need.weighting]
     yield Outcome(Decision.REFUSE, (Reason(False, f"{name}, not {wanted}", "weighting"), *reasons))
@@ -192,15 +195,19 @@ def b_value(volume: VolumeFacts, need: Evidence) -> Iterator[Outcome]:
         return
     low, high = need.b_value_s_mm2
     where = volume.b_signs[0].where if volume.b_signs else "(0018,9087)"
-    if not any(low <= b <= high for b in volume.b_values_s_mm2):
+    b = volume.b_s_mm2 or 0
+    is_disputed = any(low <= other <= high for other in volume.b_disputed_s_mm2)
+    if not any(low <= told <= high for told in volume.b_values_s_mm2) and not is_disputed:
         told = ", ".join(map(str, volume.b_values_s_mm2))
         yield _refuse(f"no b-value between {low:g} and {high:g} s/mm²: the series has {told}", where)
         return
-    b = volume.b_s_mm2 or 0
-    if not low <= b <= high:
+    if not low <= b <= high and not is_disputed:
         yield _refuse(f"b = {b} s/mm² is outside {low:g} to {high:g}", where)
         return
-    if volume.is_b_certain:
+    if volume.b_disputed_s_mm2:
+        others = ", ".join(map(str, volume.b_disputed_s_mm2))
+        yield _confirm(f"b = {b} s/mm² in one place, {others} in another", where)
+    elif volume.is_b_certain:
         yield _accept(f"b = {b} s/mm²", where)
     else:
         yield _confirm(f"b = {b} s/mm² stands only where it may be wrong", where)

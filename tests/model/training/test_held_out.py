@@ -44,9 +44,7 @@ def test_the_test_part_is_what_the_training_left(source: FolderSource, trained_h
     assert str(source.path) not in found.cases.words
 
 
-def test_the_cases_that_chose_the_operating_point_come_with_a_warning(
-    source: FolderSource, trained_here: Card
-) -> None:
+def test_the_cases_that_chose_the_operating_point_come_with_a_warning(source: FolderSource, trained_here: Card) -> None:
     found = held_out(source, "validation", trained_here)
     assert patients(found) == {case.patient for case in split_of(source).validation}
     assert "operating point" in found.warning

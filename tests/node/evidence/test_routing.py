@@ -51,7 +51,7 @@ def test_a_plain_series_is_accepted_for_exactly_its_condition(
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "coronal"),
         ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]}, "projection"),
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screenshot"),
-        ({"BurnedInAnnotation": "YES"}, "burned"),
+        ({"BurnedInAnnotation": "YES", "ImageType": ["DERIVED", "SECONDARY"]}, "burned"),
         ({"ScanningSequence": ["IR", "SE"], "InversionTime": "2200"}, "fluid is suppressed"),
         ({"SeriesDescription": "t2_fs dark-fluid"}, "fluid suppressed"),
         ({"SeriesDescription": "AAHScout fs"}, "localizer"),

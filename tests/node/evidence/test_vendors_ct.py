@@ -19,6 +19,7 @@ SIEMENS: dict[str, Any] = {
     "ContrastBolusRoute": None,
 }
 ARTERIAL_START = "101040"
+UNSIGNED = {"RescaleSlope": "1", "BitsStored": 12, "PixelRepresentation": 0}
 
 
 def against(item: Any) -> str:
@@ -71,8 +72,9 @@ def test_a_portal_venous_ct_is_accepted_however_vendor_and_site_write_it(bench: 
         ({"SeriesDescription": "PV Z Effective"}, "map of one material"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"]}, "map of one material"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "SPI DUAL VNC"]}, "one taken out"),
-        ({"RescaleType": "MGML"}, "no Hounsfield units"),
-        ({"RescaleType": "HU_MOD"}, "no Hounsfield units"),
+        ({"RescaleType": "MGML", "ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "no Hounsfield units"),
+        ({"RescaleType": "MGML", "RescaleIntercept": "0", **UNSIGNED}, "no Hounsfield units"),
+        ({"RescaleType": "HU_MOD", "ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "no Hounsfield units"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MIP"], "SeriesDescription": "PV MIP 10mm"}, "projection"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "Topogramm T20s"}, "localizer"),
         ({"ImageType": ["DERIVED", "SECONDARY", "DOSE_INFO"], "SeriesDescription": "Dose Report"}, "screenshot"),
@@ -104,6 +106,10 @@ def test_what_looks_like_a_portal_venous_ct_is_refused_for_what_it_is(
 @pytest.mark.parametrize(
     ("tags", "why"),
     [
+        ({"RescaleType": "MGML"}, "no Hounsfield units"),
+        ({"RescaleIntercept": "0", **UNSIGNED}, "those of air lie at -1000"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "not told how"),
+        ({"MultienergyCTAcquisition": "YES"}, "multi-energy"),
         ({"SeriesDescription": "PV MonoE 40 keV"}, "monoenergetic"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "VMI"]}, "monoenergetic"),
         ({"ConvolutionKernel": "QQ7"}, "unknown name"),

@@ -246,7 +246,16 @@ NO_TRACES = [
         },
         why="single gradient direction",
     ),
-    told("siemens-computed", {**SIEMENS_TRACE, **PUBLIC_TRACE, "SequenceName": "*ep_b50_1400"}, why="calculated from"),
+    told(
+        "siemens-computed",
+        {
+            **SIEMENS_TRACE,
+            **PUBLIC_TRACE,
+            "SequenceName": "*ep_b50_1400",
+            "SeriesDescription": "ep2d_diff_CALC_BVAL",
+        },
+        why="calculated from",
+    ),
     told(
         "siemens-computed-in-words",
         {**SIEMENS_TRACE, **PUBLIC_TRACE, "SeriesDescription": "b berechnet"},
@@ -277,7 +286,17 @@ NO_TRACES = [
         (PHILIPS_DD, 0x2001, 0x04, "CS", "I"),
         why="apparent diffusion coefficient",
     ),
-    told("superscript-units", {**UIH, **PUBLIC_TRACE, "RescaleType": "mm²/s"}, why="diffusion coefficients"),
+    told(
+        "superscript-units",
+        {**UIH, **PUBLIC_TRACE, "RescaleType": "mm²/s", "SeriesDescription": "dADC"},
+        why="diffusion coefficients",
+    ),
+    told(
+        "ge-anisotropy",
+        {**GE, **PUBLIC_TRACE, "ImageType": ["DERIVED", "SECONDARY", "PROCESSED"], "SeriesDescription": "DTI FA"},
+        ("GEMS_PARM_01", 0x0043, 0x30, "SS", 18),
+        why="fractional anisotropy",
+    ),
 ]
 
 
