@@ -112,7 +112,7 @@ def compare(
     """
     from model.compare import PRIMARY, compare_several
     from model.measures import MEASURE
-    from model.report_tables import comparison_table
+    from model.report_tables import comparison_tables
 
     if len(reports) < 2:
         raise typer.BadParameter("two or more reports are compared")
@@ -123,7 +123,8 @@ def compare(
     read = [_read(path) for path in reports]
     comparisons = compare_several(read[0], read[1:], tested=asked)
     for comparison in comparisons:
-        console.print(comparison_table(comparison))
+        for table in comparison_tables(comparison):
+            console.print(table, "")
         console.print(f"[bold]A {escape(comparison.first)}, B {escape(comparison.second)}[/bold]", highlight=False)
         _print_list(_words_on(comparison))
     if out is not None:

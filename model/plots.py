@@ -43,6 +43,8 @@ _LOOKS = (
     ("#56B4E9", "P", (0, (1, 1))),
 )
 _GREY = "#555555"
+_FEWEST_OF_A_SHAPE = 10
+"""Of fewer cases a smooth distribution would be invented."""
 
 
 class PlotsUnavailable(ImportError):
@@ -124,7 +126,7 @@ def agreement(figure: Any, reports: Sequence[Report]) -> None:
         diameter.set_title(f"{report.bundle}: {len(pairs)} lesions found", loc="left", fontsize=8)
         diameter.set_ylabel("answered − true\nlong axis (mm)")
         volume.set_ylabel("answered − true\nvolume (% of mean)")
-        volume.set_xscale("log")
+        _plain_decades(volume)
     rows[-1][0].set_xlabel("mean long axis of answer and truth (mm)")
     rows[-1][1].set_xlabel("mean volume of answer and truth (ml)")
 
@@ -218,7 +220,7 @@ def _line(look: Look, *, marker: bool = False) -> dict[str, Any]:
 
 
 def _violin(axes: Any, place: float, values: Float64, look: Look) -> None:
-    if np.ptp(values) > 0:
+    if len(values) >= _FEWEST_OF_A_SHAPE and np.ptp(values) > 0:
         (body,) = axes.violinplot(values, [place], widths=0.8, showextrema=False)["bodies"]
         body.set(facecolor=look.colour, alpha=0.2, linewidth=0)
     # the same spread of the points in every drawing
@@ -255,6 +257,16 @@ def _level(axes: Any, value: float, line: str, words: str) -> None:
         va="center",
         fontsize=7,
     )
+
+
+def _plain_decades(axes: Any) -> None:
+    """A logarithmic axis that says 0.5, 1, 2, 5 and not 2 × 10⁰, however few decades it spans."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda *_: "")
 
 
 def _signed(value: float) -> str:

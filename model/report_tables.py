@@ -12,6 +12,7 @@ from model.measures import MEASURES, Measure
 from model.report import Report
 from model.statistics import Interval
 
+_FOR = {"first": "A", "second": "B", "": ""}
 _BETTER = {"higher": "↑", "lower": "↓", "near 0": "0"}
 _NAME_WIDTH, _REPORT_WIDTH = 34, 24
 _NEW_SECTION = (
@@ -81,29 +82,24 @@ def summary_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """What was tested first, then all other measures; A is the reference, the difference is B minus A."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("measure", overflow="fold")
-    for name in ("A", "B", "B − A (95 % CI)", "p", "for"):
-        table.add_column(name, no_wrap=True, justify="right" if name in "AB" else "left")
+def comparison_tables(comparison: Comparison) -> tuple[Table, Table]:
+    """What was tested, with p, then all other measures; A is the reference. No name is broken in 80 columns."""
     tested = [row for row in comparison.rows if row.p_holm is not None]
-    for row in tested:
-        _add_comparison(table, row)
-    table.add_section()
-    for row in comparison.rows:
-        if row.p_holm is None:
-            _add_comparison(table, row)
+    others = [row for row in comparison.rows if row.p_holm is None]
+    return _comparison_table("tested", tested), _comparison_table("not tested", others)
+
+
+def _comparison_table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0)
+    is_tested = any(row.p_holm is not None for row in rows)
+    for name in (title, "A", "B", "B − A (95 % CI)", *(("p",) if is_tested else ()), "for"):
+        table.add_column(name, no_wrap=True, justify="right" if name in "AB" else "left")
+    for row in rows:
+        values = (f"{side.value:.3f}" for side in (row.result.first, row.result.second))
+        *_, difference, p = row.cells()
+        short_p = (p.partition(" (")[0].removeprefix("p = ").removeprefix("p "),) if is_tested else ()
+        table.add_row(row.measure, *values, difference, *short_p, _FOR[row.favours])
     return table
-
-
-def _add_comparison(table: Table, row: Row) -> None:
-    result, (*_, difference, p) = row.result, row.cells()
-    values = (f"{side.value:.3f}" for side in (result.first, result.second))
-    favours = {"first": "A", "second": "B", "": ""}[row.favours]
-    table.add_row(
-        row.measure, *values, difference, p.partition(" (")[0].removeprefix("p = ").removeprefix("p "), favours
-    )
 
 
 def _measure_table(reports: Sequence[Report]) -> Table:

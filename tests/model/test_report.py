@@ -109,6 +109,12 @@ def test_a_card_gets_only_what_could_be_measured(untrained_bundle: Bundle) -> No
     assert filled.test_set == "four by hand"
 
 
+def test_remarks_of_the_engine_that_differ_in_their_numbers_are_counted_as_one() -> None:
+    said = ("pixel spacing 7.5 mm, trained on 1 to 2 mm", "pixel spacing 8 mm, trained on 1 to 2 mm", "another")
+    cases = [replace(case, remarks=(says,)) for case, says in zip(CASES, said, strict=False)]
+    assert [(r.says, r.cases) for r in report_of(*cases).remarks] == [(said[0], 2), (said[2], 1)]
+
+
 def runs_of_one_recipe() -> list[Report]:
     """Two trainings: one answers the lesion by half, the other fully; patients are all alike."""
     names = ("a", "b", "c")
