@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import torch
+
 import model
 from model.card import AnyInput
 from model.training.sources import CaseSource
@@ -17,7 +19,7 @@ _FEEDS = ("body.py", "canonical.py", "cases.py", "input_check.py", "liver_mask.p
 """What any network is fed is made here, and by the phantoms."""
 
 Draw = Callable[[CaseSource, tuple[AnyInput, ...], Path], None]
-"""Keeps what one case gives in a folder, whole or not at all; runs in a process of its own."""
+"""Keeps what one case gives in a folder, whole or not at all; may run in a process of its own."""
 
 
 def make_files(
@@ -35,8 +37,14 @@ def make_files(
     missing = [source for source in sources if not file_of(folder, source).exists()]
     if not missing:
         return
+    if workers <= 1:
+        for source in missing:
+            draw(source, tuple(inputs), folder)
+            done()
+        return
     # spawn: a fork after torch has started its threads may hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
         for future in as_completed([pool.submit(draw, source, tuple(inputs), folder) for source in missing]):
             future.result()
             done()

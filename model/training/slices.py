@@ -103,7 +103,6 @@ def planar_set(
 
 def draw(source: CaseSource, inputs: tuple[AnyInput, ...], folder: Path) -> None:
     """Keep the samples of one case as a file, whole or not at all."""
-    torch.set_num_threads(1)
     arrays: dict[str, NDArray[Any]] = {}
     samples = list(samples_of(source.read(), inputs))
     for number, sample in enumerate(samples):

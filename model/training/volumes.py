@@ -118,7 +118,6 @@ def volume_set(
 
 def draw(source: CaseSource, inputs: tuple[AnyInput, ...], folder: Path) -> None:
     """Keep the samples of one case in a folder of its own, whole or not at all. Raises TrainingProblem."""
-    torch.set_num_threads(1)
     final = _folder_of(folder, source)
     draft = final.with_name(f"{final.name}.{os.getpid()}.part")
     shutil.rmtree(draft, ignore_errors=True)

@@ -84,3 +84,57 @@ def recipe_of(case_folder: Path) -> Callable[..., Recipe]:
         return Recipe.model_validate(plain | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ct_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six patients with a portal-venous CT each."""
+    folder = tmp_path_factory.mktemp("ct-cases")
+    for seed in range(6):
+        image = small_image(seed, "ct", "portal-venous")
+        write_case(folder, Case(f"ct-{seed}", f"patient-{seed}", "made in a test", "Apache-2.0", {"pv": image}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def volume_recipe(ct_folder: Path) -> Callable[..., Recipe]:
+    """As `recipe_of`, of volumes: system (d) on these CTs, a network of one channel to four."""
+
+    def make(**changes: Any) -> Recipe:
+        plain: dict[str, Any] = {
+            "name": "small-volumes",
+            "title": "A small volumetric network",
+            "system": "d",
+            "profile": "best",
+            "scheme": "global-local",
+            "conditions": ["ct-portal-venous"],
+            "network": {
+                "id": "segresnet",
+                "kwargs": {"out_channels": 3, "init_filters": 4, "blocks_down": [1, 1], "blocks_up": [1]},
+            },
+            "inputs": [VOLUME_INPUT],
+            "output": {"classes": ["background", "liver", "lesion"], "activation": "softmax"},
+            "source": {"kind": "folder", "path": str(ct_folder), "training_share": 0.66, "validation_share": 0.34},
+            "sampling": {"lesion_share": 0.5},
+            "augment": {"mirror_share": 0.5},
+            "loss": "dice-focal",
+            "optimiser": {"kind": "adamw", "learning_rate": 0.01},
+            "validation": {"every_share": 0.25},
+            "batch": 2,
+            "images": 24,
+        }
+        return Recipe.model_validate(plain | changes)
+
+    return make
+
+
+VOLUME_INPUT: dict[str, Any] = {
+    "kind": "volume",
+    "modality": "CT",
+    "weighting": "ct",
+    "phase": "portal-venous",
+    "scaling": {"kind": "hu-window", "low_hu": 0, "high_hu": 250},
+    "spacing_mm": [8.0, 8.0, 8.0],
+    "patch_DHW": [8, 24, 24],
+    "overlap": 0.25,
+}

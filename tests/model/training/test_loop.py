@@ -61,11 +61,19 @@ def test_the_same_recipe_gives_the_same_weights(recipe_of: Callable[..., Recipe]
     assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
 
 
-@pytest.mark.parametrize("changes", [{}, {"average_decay": 0.9, "sampling": {"lesion_share": 0.5, "hard_share": 0.5}}])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("recipe_of", {}),
+        ("recipe_of", {"average_decay": 0.9, "sampling": {"lesion_share": 0.5, "hard_share": 0.5}}),
+        ("volume_recipe", {"average_decay": 0.9, "validation": {"every_share": 0.25, "keep": "best"}}),
+    ],
+)
 def test_a_training_that_is_killed_and_begun_again_ends_as_one_that_was_not(
-    recipe_of: Callable[..., Recipe], tmp_path: Path, changes: dict[str, object]
+    kind: str, changes: dict[str, object], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    recipe, script, told = recipe_of(**changes), tmp_path / "kill.py", tmp_path / "recipe.json"
+    recipe = request.getfixturevalue(kind)(**changes)
+    script, told = tmp_path / "kill.py", tmp_path / "recipe.json"
     script.write_text(KILL.format(step=KILLED_AT))
     told.write_text(recipe.model_dump_json())
     run = tmp_path / "killed" / "run"
