@@ -3,23 +3,18 @@ cases, as the serving engine answers them on the native grid."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.card import AnyInput
-from model.cases import Case, CaseImage
-from model.engine import Engine, Fed
+from model.cases import CaseImage
+from model.engine import Engine
 from model.findings import label_lesions, reaches
 from model.liver_mask import whole_liver
 from model.metrics import Overlap
-from model.samples import Sample, samples_of
-from model.training.sources import CaseSource
+from model.samples import Sample
 from model.volume import Half, Labels
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -51,7 +46,7 @@ def choose(table_CTPM: Sequence[NDArray[np.float64]]) -> OperatingPoint:
 def dice_of_sample(engine: Engine, sample: Sample) -> NDArray[np.float64]:
     """The table of one sample through the engine. Raises VolumeProblem for a sample that it refuses."""
     _, image = sample.primary
-    probability_DHW = engine.segment(fed(sample)).probability_DHW
+    probability_DHW = engine.segment(sample.fed).probability_DHW
     if engine.card.output.target == "liver":
         return liver_table(probability_DHW, image)
     return dice_table(probability_DHW, image.labels["lesion"], image.volume.voxel_ml)
@@ -72,11 +67,6 @@ def liver_table(probability_DHW: Half, image: CaseImage) -> NDArray[np.float64]:
     return table
 
 
-def fed(sample: Sample) -> dict[str, Fed]:
-    """A sample as the engine takes it."""
-    return {role: Fed(image.volume, spec.weighting, spec.phase) for role, (spec, image) in sample.images.items()}
-
-
 def dice_table(probability_DHW: Half, labels_DHW: Labels, voxel_ml: float) -> NDArray[np.float64]:
     """Dice of one case for each threshold (axis 0), least peak (axis 1) and least volume (axis 2)."""
     truth_DHW = labels_DHW > 0
@@ -95,19 +85,3 @@ def dice_table(probability_DHW: Half, labels_DHW: Labels, voxel_ml: float) -> ND
             both, answered = int(hits[kept].sum()), int(sizes[kept].sum())
             table[t, p, m] = Overlap(both, answered - both, true - both).dice
     return table
-
-
-def samples_ahead(sources: Sequence[CaseSource], inputs: Sequence[AnyInput], workers: int) -> Iterator[Sample]:
-    """The samples of all sources in their order, read (or drawn) ahead by `workers` processes."""
-    if workers <= 1:
-        yield from (sample for source in sources for sample in samples_of(source.read(), inputs))
-        return
-    # spawn: a fork after torch has started its threads may hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: deque[Future[Case]] = deque()
-        for source in sources:
-            waiting.append(pool.submit(source.read))
-            if len(waiting) > workers:
-                yield from samples_of(waiting.popleft().result(), inputs)
-        while waiting:
-            yield from samples_of(waiting.popleft().result(), inputs)

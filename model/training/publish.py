@@ -20,9 +20,9 @@ from model.engine import Engine
 from model.input_check import seen_in
 from model.problems import TrainingProblem
 from model.runner import Runner
-from model.samples import Sample
+from model.samples import Sample, samples_ahead
 from model.training.loop import Heard, Trained
-from model.training.operating_point import FEWEST_VOXELS, REFUSED, choose, dice_of_sample, fed, samples_ahead
+from model.training.operating_point import FEWEST_VOXELS, REFUSED, choose, dice_of_sample
 from model.training.probes import planar_probe
 from model.training.recipe import PhantomSource, Recipe
 
@@ -113,7 +113,7 @@ def companions_of(recipe: Recipe, out: Path) -> dict[Literal["liver"], Companion
 def with_probe(bundle: Bundle, samples: Sequence[Sample]) -> Bundle:
     """The bundle with the slices, or the window, in which it finds most."""
     engine = Engine(bundle, "cpu")
-    studies = (engine.place(fed(sample)) for sample in samples)
+    studies = (engine.place(sample.fed) for sample in samples)
     runner = Runner(bundle, engine.device)
     if isinstance(bundle.card.input, PlanarInput):
         return add_probe(bundle, planar_probe(runner, studies))
