@@ -6,10 +6,17 @@ lowest value. Breathing moves the liver between two phases all the same: what is
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
+from model.pipeline import Placed
 from model.volume import Volume
+
+LEAST_LIVER_DICE = 0.85
+"""Two phases whose livers overlap less do not show the same place in the same voxel."""
 
 
 def onto_grid(moving: Volume, fixed: Volume, *, order: int = 1) -> Volume:
@@ -41,3 +48,32 @@ def shared_extent(moving: Volume, fixed: Volume) -> float:
     found = places @ inverse[:3, :3].T + inverse[:3, 3]
     limits = np.array(moving.array_DHW.shape) - 0.5
     return float(np.mean(((found >= -0.5) & (found <= limits)).all(axis=1)))
+
+
+def registration_remarks(placed: Sequence[Placed], registration: str) -> Iterator[str]:
+    """What a reader should know of images that were moved onto the first: sentences.
+
+    Where the livers are known their overlap is the measure; else only that moving brought the images no nearer is told.
+    """
+    if registration == "none":
+        return
+    if registration == "deformable":
+        yield "the card asks for deformable registration, which there is not yet; the registration was affine"
+    first = placed[0]
+    for other in placed[1:]:
+        role = other.spec.role
+        if first.inside_DHW is not None and other.inside_DHW is not None:
+            dice = overlap(first.inside_DHW, other.inside_DHW)
+            if dice < LEAST_LIVER_DICE:
+                yield (
+                    f"after affine registration the livers of {first.spec.role} and {role} overlap by Dice "
+                    f"{dice:.2f}; below {LEAST_LIVER_DICE:.2f} the phases may not show the same place"
+                )
+        elif other.gain == 0.0:
+            yield f"affine registration brought {role} no nearer to {first.spec.role}; it was left as it lies"
+
+
+def overlap(one_DHW: NDArray[np.bool_], other_DHW: NDArray[np.bool_]) -> float:
+    """Dice of two masks; 1 where both are empty."""
+    total = int(one_DHW.sum()) + int(other_DHW.sum())
+    return 2 * int((one_DHW & other_DHW).sum()) / total if total else 1.0

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.alignment import onto_grid, shared_extent
+from model.alignment import onto_grid, registration_remarks, shared_extent
 from model.bundle import Bundle
 from model.canonical import VolumeProblem
 from model.card import AnyInput, Card, PlanarInput
@@ -119,6 +119,7 @@ class Engine:
         with torch.inference_mode():
             with watch.of("place"):
                 placed = self._placed(given, primary)
+            remarks += registration_remarks(placed, self.card.inference.registration)
             probability_DHW: Half = (buffer or Buffer(np.float16)).take(primary.array_DHW.shape)
             spread = answer(self._pipeline, placed, self._codes(placed[0].spec), probability_DHW, watch)
         if placed[0].inside_DHW is not None:
@@ -147,8 +148,10 @@ class Engine:
         placed = []
         for role, fed in given.items():
             spec = self._spec(role, fed)
-            volume = fed.volume if fed.volume is primary else _aligned(role, fed.volume, primary)
-            placed.append(Placed(spec, volume, self._inside(spec, volume)))
+            volume, gain = fed.volume, None
+            if fed.volume is not primary:
+                volume, gain = _aligned(role, fed.volume, primary, self.card.inference.registration)
+            placed.append(Placed(spec, volume, self._inside(spec, volume), gain))
         return placed
 
     def _inside(self, spec: AnyInput, volume: Volume) -> NDArray[np.bool_] | None:
@@ -175,12 +178,22 @@ def _pipeline(runner: Runner) -> Pipeline[Any]:
     return VolumePipeline(runner)
 
 
-def _aligned(role: str, moving: Volume, primary: Volume) -> Volume:
-    """Raises VolumeProblem where the two images hardly show the same part of the patient."""
+def _aligned(role: str, moving: Volume, primary: Volume, registration: str) -> tuple[Volume, float | None]:
+    """On the primary grid, and by how much registration brought it nearer; None without one.
+
+    Raises VolumeProblem where the two images hardly show the same part of the patient.
+    """
     share = shared_extent(moving, primary)
     if share < _LEAST_SHARED_EXTENT:
         raise VolumeProblem(
             f"the image for {role} covers {share:.0%} of the primary image's slices; at least "
             f"{_LEAST_SHARED_EXTENT:.0%} are needed"
         )
-    return onto_grid(moving, primary)
+    there = onto_grid(moving, primary)
+    if registration == "none":
+        return there, None
+    # ITK takes a while to import: only a bundle whose card asks for it pays for it
+    from model.registration import register
+
+    found = register(there, primary)
+    return (found.moved(there) if found.gain > 0 else there), found.gain

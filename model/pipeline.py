@@ -21,11 +21,15 @@ SeenT = TypeVar("SeenT")
 
 @dataclass(frozen=True)
 class Placed:
-    """One role's image on the primary grid. `inside_DHW`: where the network may look; None is everywhere."""
+    """One role's image on the primary grid. `inside_DHW`: where the network may look; None is everywhere.
+
+    `gain`: by how much registration raised its mutual information with the primary image; None where there was none.
+    """
 
     spec: AnyInput
     volume: Volume
     inside_DHW: NDArray[np.bool_] | None = None
+    gain: float | None = None
 
 
 class Pipeline(Protocol[SeenT]):
