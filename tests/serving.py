@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +37,16 @@ def write_config(
     deliver_to: list[str],
     quiet_s: float = 0.5,
     node: Mapping[str, Mapping[str, Any]] | None = None,
+    own_routes: Sequence[Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The shipped routes and terms with peers and patience of a test; relative to nothing outside `folder`."""
+    """The shipped routes (or a test's own) and terms with peers and patience of a test; relative to nothing outside
+    `folder`."""
     yaml = YAML()
     target = folder / "dicom_config"
     target.mkdir(parents=True)
     routes = yaml.load((SHIPPED / "routes.yaml").read_text(encoding="utf-8"))
+    if own_routes is not None:
+        routes["routes"] = [dict(route) for route in own_routes]
     for route in routes["routes"]:
         route["deliver_to"] = deliver_to
     settings: dict[str, Any] = {
