@@ -202,11 +202,19 @@ def main() -> None:
     from model.card import BundleProblem
     from model.cases import CaseProblem
     from model.plots import PlotsUnavailable
-    from model.problems import RecipeProblem, ReportProblem, TrainingProblem
+    from model.problems import RecipeProblem, ReportProblem, TrainingProblem, WeightsProblem
 
     try:
         app()
-    except (BundleProblem, CaseProblem, PlotsUnavailable, RecipeProblem, ReportProblem, TrainingProblem) as problem:
+    except (
+        BundleProblem,
+        CaseProblem,
+        PlotsUnavailable,
+        RecipeProblem,
+        ReportProblem,
+        TrainingProblem,
+        WeightsProblem,
+    ) as problem:
         console.print(f"[red]{escape(str(problem))}[/red]", highlight=False, soft_wrap=True)
         raise SystemExit(2) from problem
 

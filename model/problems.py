@@ -13,3 +13,7 @@ class ReportProblem(ValueError):
 
 class TrainingProblem(Exception):
     """A training cannot go on; the message says what is missing and what to do."""
+
+
+class WeightsProblem(Exception):
+    """A weights file cannot be had, or is not the one that was asked for. The sentence says what to do."""

@@ -31,12 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.networks.transunet import Bottleneck, Layer, TransUNet, resized
+from model.problems import WeightsProblem
 
 POSITIONS_KEY = "Transformer/posembed_input/pos_embedding"
-
-
-class WeightsProblem(ValueError):
-    """The file is not what it should be; the text says which file, which array, and what was expected."""
 
 
 class _Place(NamedTuple):

@@ -25,6 +25,7 @@ from torch import Tensor
 from model.networks.cmg import CMG
 from model.networks.resnet import Depth, load_trunk
 from model.networks.resnet50_features import ResNet50Features, Weights
+from model.problems import WeightsProblem
 from model.training.losses_constraint import row_name
 
 log = logging.getLogger("model.training.imagenet")
@@ -48,10 +49,6 @@ UNREADABLE = (
     # what torch's weights-only reader raises has no name of torch's own, and pickle is imported nowhere here
     torch.serialization.pickle.UnpicklingError,  # type: ignore[attr-defined]  # torch does not export it
 )
-
-
-class WeightsProblem(Exception):
-    """A weights file cannot be had, or is not the one that was asked for. The sentence says what to do."""
 
 
 def feature_extractor(path: Path | None, sha256: str | None = None) -> ResNet50Features:

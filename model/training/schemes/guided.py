@@ -6,16 +6,18 @@ knew. Now and then the arterial phase is replaced by the portal-venous one: a st
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.card import Strict
+from model.card import Sha256, Strict
 from model.networks.cmg import CMG, Phases
 from model.problems import TrainingProblem
 from model.training.batches import PlanarBatch
+from model.training.imagenet import start_encoders
 from model.training.losses_guided import guided_dice_loss, guided_loss, predicted_share
 from model.training.recipe import checked
 from model.training.schemes.supervised import SupervisedScheme
@@ -24,8 +26,12 @@ ROLES = ("portal-venous", "arterial")
 
 
 class GuidedSettings(Strict):
-    """Where it departs from the published training."""
+    """Where it departs from the published training, and what its encoders begin with."""
 
+    imagenet: Path | None = None
+    """torchvision's resnet34 file for both encoders, which then have full width; without it they begin at random."""
+    imagenet_sha256: Sha256 | None = None
+    """Of a file that is not torchvision's own."""
     own_masks: bool = True
     """Guide by the network's own masks for a growing share of the images; false is the published training."""
     phase_dropout: Annotated[float, Field(ge=0, le=1)] = 0.15
@@ -46,6 +52,16 @@ class GuidedScheme(SupervisedScheme[PlanarBatch]):
             raise TrainingProblem(
                 f"{recipe.name}: the scheme guided needs the roles {' and '.join(ROLES)}, in this order"
             )
+
+        if self._settings.imagenet is not None and recipe.initial == "he":
+            raise TrainingProblem(f"{recipe.name}: encoders from a file are not drawn anew; write `initial: torch`")
+
+    def fresh_network(self) -> nn.Module:
+        """With both encoders from the file, where one is named. Raises WeightsProblem for one that is not right."""
+        network = super().fresh_network()
+        assert isinstance(network, CMG)  # as `check_settings` saw
+        start_encoders(network, self._settings.imagenet, self._settings.imagenet_sha256)
+        return network
 
     def terms(self, batch: PlanarBatch, share: float) -> dict[str, Tensor]:
         """The mean loss of all six logits."""
