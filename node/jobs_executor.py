@@ -6,6 +6,7 @@ kernel (flock) or the server (PostgreSQL's advisory lock) takes back when the pr
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -85,6 +86,9 @@ class ExecutorLease:
     def release(self) -> None:
         """Let another process be this executor."""
         if self._session is not None:
+            with contextlib.suppress(OperationalError):
+                # by word, for the server notices a closed connection only a while later
+                self._session.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _advisory_key(self.executor_id)})
             # a pooled connection would keep the lock: end the server's session itself
             self._session.invalidate()
             self._session.close()
