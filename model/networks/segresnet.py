@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from monai.networks.nets.segresnet import SegResNet as MonaiSegResNet
 from monai.networks.nets.segresnet import SegResNetVAE as MonaiSegResNetVAE
-from torch import Tensor
+from torch import Tensor, nn
 
 VAE_PREFIX = "vae_"
 NORMS: dict[str, tuple[str, dict[str, int]]] = {"instance": ("instance", {}), "group": ("group", {"num_groups": 8})}
@@ -79,6 +79,11 @@ class SegResNet(MonaiSegResNet):
         self.config = config
 
 
+class _Contiguous(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.contiguous()
+
+
 class SegResNetWithVae(MonaiSegResNetVAE):
     """The same network with the autoencoder's branch, for training. Images have exactly `input_size_DHW`."""
 
@@ -93,6 +98,8 @@ class SegResNetWithVae(MonaiSegResNetVAE):
         self.config = config
         # would give a standard deviation, which is fixed here: without a gradient DDP needs no search for it
         self.vae_fc2.requires_grad_(False)
+        # MONAI flattens what comes out by a view, which a channels-last layout forbids
+        self.vae_down.append(_Contiguous())
 
     def forward(self, images_BCDHW: Tensor) -> Tensor:
         """Logits as the serving network gives them, in training and evaluation alike; images of any size."""

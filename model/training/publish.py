@@ -158,10 +158,18 @@ def _run_words(recipe: Recipe, trained: Trained, bundle: Bundle) -> str:
   {trained.images_seen} images; chosen by {len(trained.split.validation)} other cases: {_data_words(recipe, trained)}.
 - Dice of the validation cases at the network's resolution, last looks: {looks}; {settled}
   ({trained.slope:+.4f} over the last third of the looks).
-- A lesion is probability {output.threshold:g} or more, somewhere {output.minimum_peak_probability:g} or more, at least
-  {output.minimum_lesion_ml:g} ml.
+- {_limits_words(output)}
 - How well it does on cases that nobody has seen: `crlm-model evaluate {bundle.path.name}`.
 """
+
+
+def _limits_words(output: OutputSpec) -> str:
+    if output.target == "liver":
+        return f"Liver is probability {output.threshold:g} or more."
+    return (
+        f"A lesion is probability {output.threshold:g} or more, somewhere {output.minimum_peak_probability:g} or more, "
+        f"at least\n  {output.minimum_lesion_ml:g} ml."
+    )
 
 
 def _images(recipe: Recipe) -> str:

@@ -78,6 +78,14 @@ def test_training_gives_the_same_logits_and_monais_loss() -> None:
     assert torch.equal(ours.vae_loss, loss)
 
 
+def test_the_autoencoder_takes_any_memory_layout() -> None:
+    torch.manual_seed(0)
+    trained = with_vae(SegResNetConfig(init_filters=8, norm="group"), TINY_PATCH)
+    # torch's stub of Module.to lacks memory_format
+    trained.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    assert bool(trained.training_outputs(torch.rand(2, 1, *TINY_PATCH)).vae_loss.isfinite())
+
+
 def gradients(profile: str) -> dict[str, Tensor | None]:
     torch.manual_seed(0)
     trained = with_vae(TINY, TINY_PATCH)
