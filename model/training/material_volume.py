@@ -74,9 +74,10 @@ class VolumeMaterial:
         picture = torch.from_numpy(volume.image_DHW.astype(np.float32)) / 255
         image = normalised(picture, volume.spec)[None, None].to(device)
         label = label_of(torch.tensor([volume.code], device=device), self.recipe)
+        is_quick = self.recipe.precision == "auto" and has_bf16(device)
 
         def of_window(window: Tensor) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_quick):
                 logits: Tensor = network(window, *label)
             return target_probability(logits.float(), self.recipe)[:, None]
 
