@@ -15,7 +15,7 @@ from model.problems import TrainingProblem
 from model.training.distributed import World
 from model.training.losses_weak import WeakLabels
 from model.training.patches import VolumeBatch
-from model.training.recipe import Recipe
+from model.training.recipe import Recipe, find_recipe, read_recipe
 from model.training.schemes import build_scheme
 from model.training.schemes.global_local import GlobalLocalScheme
 from model.training.volumes import SeenVolume, VolumeSet
@@ -188,3 +188,10 @@ def test_a_table_that_cannot_be_used_is_told_of(volume_recipe: Callable[..., Rec
     recipe = volume_recipe(settings={"clinical_table": str(tmp_path / "none.csv")})
     with pytest.raises(TrainingProblem, match=r"none\.csv: cannot be read"):
         expectations_of(recipe, VolumeSet(()))
+
+
+@pytest.mark.parametrize("name", ["demo-d-liver-ct", "demo-d-tumour-ct"])
+def test_a_demo_of_system_d_is_small_when_it_is_served(name: str) -> None:
+    scheme = build_scheme(read_recipe(find_recipe(name)), CPU, World())
+    served = scheme.serving_weights(scheme.network.state_dict())
+    assert sum(value.numel() for value in served.values()) * 2 <= 700_000
