@@ -19,9 +19,10 @@ from node.evidence_texts import image_types, text_of
 from node.evidence_vendors import GE_ANISOTROPY, GE_IMAGE_KIND, SIEMENS_SEQUENCE_NAME, PrivateReader
 from node.evidence_words import (
     COMPUTED,
+    DIFFUSION_UNITS,
+    HOUNSFIELD_UNITS,
     IMAGE_TYPE_KINDS,
     KINDS,
-    MATERIAL_UNITS,
     MIXED_TUBES,
     TRACE_TOKENS,
     WATER_TOKENS,
@@ -134,7 +135,7 @@ def _kinds_in_words(description: str, modality: str) -> Iterator[tuple[str, str]
 
 
 def _by_ct_tags(header: FrameHeader, image_type: tuple[str, ...]) -> Iterator[Sign]:
-    if (unit := text_of(header, "RescaleType").upper()) in MATERIAL_UNITS:
+    if (unit := text_of(header, "RescaleType")) and not HOUNSFIELD_UNITS.fullmatch(unit):
         yield Sign("material", f"its values are no Hounsfield units as measured: {unit}", "(0028,1054)")
     if (lowest := _lowest_value(header)) is not None and lowest > HIGHEST_HU_OF_AIR:
         what = f"its stored values end at {lowest:g}: no Hounsfield units, for those of air lie at -1000"
@@ -160,7 +161,7 @@ def _lowest_value(header: FrameHeader) -> float | None:
 
 def _by_mr_tags(part: Part, private: PrivateReader) -> Iterator[Sign]:
     header = private.header
-    if "mm2/s" in text_of(header, "RescaleType").lower():
+    if DIFFUSION_UNITS.search(text_of(header, "RescaleType")):
         yield Sign("adc", "its values are diffusion coefficients, mm²/s", "(0028,1054)")
     if private.numbers(GE_IMAGE_KIND)[:1] == (GE_ANISOTROPY,):
         yield Sign("fa", "a map of fractional anisotropy", str(GE_IMAGE_KIND))

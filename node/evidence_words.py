@@ -132,8 +132,10 @@ MIXED_TUBES = whole_words(r"[mf]_?0\.\d+|mix(?:ed)?|gemischt|blended")
 """What a dual-energy series calls the mean of its two tubes: Siemens writes the share of the lower voltage, M_0.6."""
 KINDS: dict[str, tuple[Kind, ...]] = {"CT": (*_KINDS, *_CT_KINDS), "MR": (*_KINDS, *_MR_KINDS)}
 """Modality → kinds: "hydro" is a cholangiogram in MR and water drunk before a CT."""
-MATERIAL_UNITS = frozenset({"MGML", "MG/ML", "MG/CC", "MG/CM3", "Z_EFF", "ED", "EDW", "PCT", "HU_MOD"})
-"""Rescale Types of CT (PS3.3 C.11.1.1.2) that are no Hounsfield units as measured."""
+HOUNSFIELD_UNITS = re.compile(r"hu|h\.?u\.?|hounsfield\w*(?: units?)?|us|unspecified", re.IGNORECASE)
+"""Rescale Types of CT (PS3.3 C.11.1.1.2) that may be Hounsfield units: what is unspecified names no other unit."""
+DIFFUSION_UNITS = re.compile(r"[mµμu]m\^?2\s*(?:/|\*)?\s*s", re.IGNORECASE)
+"""mm²/s and µm²/s as vendors write them, whatever power of ten stands before."""
 
 # The same by the tokens of Image Type and Frame Type, which the Standard and the vendors define
 IMAGE_TYPE_KINDS: dict[str, tuple[str, str]] = {

@@ -212,6 +212,7 @@ ADC = {"RescaleType": "10^-6 mm2/s"}
 COMPUTED = {"SequenceName": "*ep_b50_1400"}
 ALONE = [
     pytest.param("ct", MATERIAL, "MGML, which nothing else says", id="material"),
+    pytest.param("ct", {"RescaleType": "100ug/cm3"}, "100ug/cm3, which nothing else says", id="material of a vendor"),
     pytest.param("ct", {"RescaleType": "HU_MOD"}, "HU_MOD, which nothing else says", id="modified"),
     pytest.param(
         "ct",
@@ -223,6 +224,8 @@ ALONE = [
     pytest.param("ct", {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "not told how", id="derived"),
     pytest.param("mr", {"ImageType": ["DERIVED", "SECONDARY", "OTHER"]}, "not told how", id="derived MR"),
     pytest.param("dwi", ADC, "diffusion coefficients, mm²/s, which nothing else says", id="adc"),
+    pytest.param("dwi", {"RescaleType": "um2/s"}, "mm²/s, which nothing else says", id="adc in µm²/s"),
+    pytest.param("dwi", {"RescaleType": "10^-3 mm^2/s"}, "mm²/s, which nothing else says", id="adc in mm^2/s"),
     pytest.param("dwi", COMPUTED, "several b-values, which nothing else says", id="computed"),
     pytest.param("mr", {"BurnedInAnnotation": "YES"}, "burned into the pixels, which nothing", id="annotation"),
     pytest.param("mr", {"SamplesPerPixel": 3}, "3 samples per pixel, which nothing else says", id="colour"),
