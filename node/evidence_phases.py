@@ -13,14 +13,14 @@ PHASES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "portal-venous",
         whole_words(
-            r"p\.?v\.?|pvp|port|port[aá]l\w*|portaal|porta|porto-?\s*\w*ven\w*|"
-            r"ven(?:ous|ös\w*|öz\w*|oes\w*|os[aoe]?|[oó]z\w*|eux|euse|eus|euze)?|veineu(?:x|se)|v[eé]n[aá]s|"
+            r"p\.?v\.?|pvp|port|port[aá]l\w*|portaal|porta|port[oa]?-?\s*\w*ven\w*|"
+            r"ven(?:ous|[öø]s\w*|fas\w*|öz\w*|oes\w*|os[aoe]?|[oó]z\w*|eux|euse|eus|euze)?|veineu(?:x|se)|v[eé]n[aá]s|"
             r"[zż]yln\w*|wrotn\w*|портал\w*|воротн\w*|венозн\w*|門脈|門靜脈|门脉|门静脉|静脉期|靜脈期|静脈相|문맥|정맥기"
         ),
     ),
     (
         "arterial",
-        whole_words(r"art|art[eé]r\w*|aort\w*|angio\w*|cta|hap|bolus ?phase|t[eę]tn\w*|артер\w*|動脈|动脉|동맥"),
+        whole_words(r"art|art[eéä]r\w*|aort\w*|angio\w*|cta|hap|bolus ?phase|t[eę]tn\w*|артер\w*|動脈|动脉|동맥"),
     ),
     (
         "delayed",
@@ -48,6 +48,11 @@ _LATE_ARTERIAL = re.compile(
     rf"(?:(?<=art[eé]rial)|(?<=art[eé]riel)|(?<=art[eé]riale))[ _-]+(?:late|tard[ií]\w*)",
     re.IGNORECASE,
 )
+# "late venous" is a late phase, as "spätvenös" is; "late portal venous" names two
+_LATE_VENOUS = re.compile(
+    rf"(?<!{LETTER})(?:(?:{_LATE})[ _-]*v[eé]i?n\w*|(?<!porto[ _-])v[eé]i?n\w*[ _-]+(?:{_LATE})(?!{LETTER}))",
+    re.IGNORECASE,
+)
 # Siemens ends the name of a kernel in a letter, and often in this one: B70s is no delay of 70 s
 _KERNEL = re.compile(r"(?<![^\W\d_])[bdhijqtu][a-z]?\d{2}[a-z]?(?![^\W\d_])", re.IGNORECASE)
 _STATED = re.compile(
@@ -66,7 +71,7 @@ PHASE_SECONDS: tuple[tuple[str, float, float], ...] = (
 def phases_in(texts: Iterable[str]) -> tuple[str, ...]:
     """The phases that the first speaking text names. Stated seconds decide over words: "PV 180 s" is a late one."""
     for told in texts:
-        text = _LATE_ARTERIAL.sub(" ", _KERNEL.sub(" ", told))
+        text = _LATE_VENOUS.sub(" late ", _LATE_ARTERIAL.sub(" ", _KERNEL.sub(" ", told)))
         if stated := _stated_phase(text):
             return (stated,)
         if named := tuple(phase for phase, pattern in PHASES if pattern.search(text)):

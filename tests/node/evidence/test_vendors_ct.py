@@ -83,6 +83,7 @@ def test_a_portal_venous_ct_is_accepted_however_vendor_and_site_write_it(bench: 
         ({"SeriesDescription": "Addome fase arteriale", "ContrastBolusStartTime": ARTERIAL_START}, "arterial"),
         ({"SeriesDescription": "上腹部增强动脉期", "ContrastBolusStartTime": ARTERIAL_START}, "arterial"),
         ({"SeriesDescription": "Oberbauch spätvenös", "ContrastBolusStartTime": "100810"}, "delayed"),
+        ({"SeriesDescription": "Abdomen late venous", "ContrastBolusStartTime": "100610"}, "delayed"),
         ({"ConvolutionKernel": "BONEPLUS"}, "sharp kernel"),
         ({"Manufacturer": "Philips", "ConvolutionKernel": "YB"}, "sharp kernel"),
         ({"Manufacturer": "TOSHIBA", "ConvolutionKernel": "FC52"}, "sharp kernel"),
@@ -155,10 +156,11 @@ PHASE_WORDS = {
     "portal-venous": "Portal venous|PVP|portal venöse Phase|temps portal veineux|phase veineuse|fase porto-venosa|"
     "fase venosa portale|portoveneuze fase|portaal veneus|faza żylna|faza wrotna|portální fáze|venózní fáze|門脈相|"
     "肝門脈相|门静脉期|增强门脉期|腹部静脉期|문맥기|복부 정맥기|"
-    "Портальная фаза|венозная фаза|PV70s|ABD_70SEC|70秒|1 min",
+    "venøs fase|portovenøs|portvenös fas|venfas|Портальная фаза|венозная фаза|PV70s|ABD_70SEC|70秒|1 min",
     "arterial": "late arterial|Liver ART|spätarteriell|artériel tardif|fase arterial|fase arteriale|arteriële fase|"
-    "faza tętnicza|arteriální fáze|肝動脈優位相|动脉期|增强动脉晚期|동맥기|артериальная фаза|HAP|CTA|Aorta",
+    "artärfas|faza tętnicza|arteriální fáze|肝動脈優位相|动脉期|增强动脉晚期|동맥기|артериальная фаза|HAP|CTA|Aorta",
     "delayed": "equilibrium|Spätphase|spätvenös|phase tardive|fase tardía|tardiva|laat|faza opóźniona|pozdní fáze|"
+    "late venous|fase venosa tardía|phase veineuse tardive|venös spät|"
     "平衡相|遅延相|後期相|延迟期|지연기|отсроченная фаза|3 min|5min delay|nephrographic|excretory",
     "non-contrast": "nativ|ohne KM|non contrast|NECT|w/o|sans IV|C-|CE(-)|sin contraste|S/C|sem contraste|senza mdc|"
     "basale|zonder contrast|blanco|bez kontrastu|natywna|nativní|単純|造影前|平扫|조영전|нативная|SPC",
@@ -168,6 +170,11 @@ PHASE_WORDS = {
 @pytest.mark.parametrize(("phase", "words"), [(p, w) for p, told in PHASE_WORDS.items() for w in told.split("|")])
 def test_a_phase_is_known_in_the_languages_of_the_sites(phase: str, words: str) -> None:
     assert phases_in([words]) == (phase,)
+
+
+@pytest.mark.parametrize("words", ["late portal venous", "porto-venous late", "portal venös spät"])
+def test_a_late_portal_venous_phase_is_two_phases(words: str) -> None:
+    assert phases_in([words]) == ("portal-venous", "delayed")
 
 
 @pytest.mark.parametrize(
