@@ -13,6 +13,8 @@ EXTRA_INDEX_URL ?=
 EXTRAS ?=
 # KEEP=1 leaves the demo's archive and node running
 KEEP ?=
+# processes that `make test` shares the test files out to
+TEST_WORKERS ?= 2
 # PEERS=no keeps `make test` from installing Debian packages
 PEERS ?= yes
 
@@ -32,7 +34,7 @@ demo: .venv/.base ## Six studies through a small PACS and the node, on this mach
 .PHONY: test
 test: check ## All checks and tests; installs dcmtk, Orthanc, … where it may (PEERS=no: leaves them out)
 	@$(if $(filter no,$(PEERS)),,.ci/peers)
-	$(PYTEST)
+	$(PYTEST) -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: check
 check: .venv/.dev ## Style, types, who may import whom, licences

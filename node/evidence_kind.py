@@ -163,6 +163,8 @@ def _by_mr_tags(part: Part, private: PrivateReader) -> Iterator[Sign]:
     header = private.header
     if DIFFUSION_UNITS.search(text_of(header, "RescaleType")):
         yield Sign("adc", "its values are diffusion coefficients, mm²/s", "(0028,1054)")
+    if any(map(DIFFUSION_UNITS.search, _real_world_units(header))):
+        yield Sign("adc", "its real-world values are diffusion coefficients, mm²/s", "(0040,9096)")
     if private.numbers(GE_IMAGE_KIND)[:1] == (GE_ANISOTROPY,):
         yield Sign("fa", "a map of fractional anisotropy", str(GE_IMAGE_KIND))
     named = SIEMENS_SEQUENCE_NAME.search(text_of(header, "SequenceName"))
@@ -173,6 +175,13 @@ def _by_mr_tags(part: Part, private: PrivateReader) -> Iterator[Sign]:
     if part.b is not None:
         yield from _by_sequence_of_diffusion(header, part.slices[0].image_type)
     yield from _by_inversion(header)
+
+
+def _real_world_units(header: FrameHeader) -> Iterator[str]:
+    """Codes of the units that a Real World Value Mapping gives (PS3.3 C.7.6.16.2.11), of a frame or of the image."""
+    mappings = header.get("RealWorldValueMappingSequence", ())
+    coded = [item for mapping in mappings for item in value(mapping, "MeasurementUnitsCodeSequence", ())]
+    yield from (text(item, "CodeValue") for item in coded or header.get("MeasurementUnitsCodeSequence", ()))
 
 
 def _by_sequence_of_diffusion(header: FrameHeader, image_type: tuple[str, ...]) -> Iterator[Sign]:

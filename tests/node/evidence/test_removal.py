@@ -210,6 +210,16 @@ def test_one_more_private_element_never_refuses_what_is_accepted_without_it(benc
 MATERIAL = {"RescaleType": "MGML"}
 ADC = {"RescaleType": "10^-6 mm2/s"}
 COMPUTED = {"SequenceName": "*ep_b50_1400"}
+
+
+def in_real_world_units(code: str) -> dict[str, Any]:
+    """A mapping of stored values to real ones, as multi-frame maps have it in place of a Rescale Type."""
+    units, mapping = Dataset(), Dataset()
+    units.CodeValue, units.CodingSchemeDesignator = code, "UCUM"
+    mapping.MeasurementUnitsCodeSequence = [units]
+    return {"RealWorldValueMappingSequence": [mapping]}
+
+
 ALONE = [
     pytest.param("ct", MATERIAL, "MGML, which nothing else says", id="material"),
     pytest.param("ct", {"RescaleType": "100ug/cm3"}, "100ug/cm3, which nothing else says", id="material of a vendor"),
@@ -226,6 +236,7 @@ ALONE = [
     pytest.param("dwi", ADC, "diffusion coefficients, mm²/s, which nothing else says", id="adc"),
     pytest.param("dwi", {"RescaleType": "um2/s"}, "mm²/s, which nothing else says", id="adc in µm²/s"),
     pytest.param("dwi", {"RescaleType": "10^-3 mm^2/s"}, "mm²/s, which nothing else says", id="adc in mm^2/s"),
+    pytest.param("dwi", in_real_world_units("um2/s"), "mm²/s, which nothing else says", id="adc by its mapping"),
     pytest.param("dwi", COMPUTED, "several b-values, which nothing else says", id="computed"),
     pytest.param("mr", {"BurnedInAnnotation": "YES"}, "burned into the pixels, which nothing", id="annotation"),
     pytest.param("mr", {"SamplesPerPixel": 3}, "3 samples per pixel, which nothing else says", id="colour"),
