@@ -3,23 +3,25 @@
 `make_phantom(condition, seed)` draws parameters first and renders second. The patient and the metastases depend on
 the seed alone: the five conditions of one seed are five examinations of one patient, before and after chemotherapy.
 Nothing here is a real patient, and a network trained on phantoms knows phantoms only.
+
+This is the first family. The conditions that it was given later, the second family and the pair of CT phases are asked
+for through `model.phantom_catalogue`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from model.findings import longest_axes
-from model.phantom_anatomy import Patient, grow_liver_vessels, sample_patient
+from model.phantom_anatomy import LiverVessels, Patient, grow_liver_vessels, sample_patient
 from model.phantom_lesions import (
     Coverage,
     FocalLesion,
@@ -28,10 +30,13 @@ from model.phantom_lesions import (
     sample_decoys,
     sample_lesion_count,
     sample_metastases,
+    settle,
 )
-from model.phantom_paint import paint
-from model.phantom_physics import DWI, T2WI, Acquisition, Scene, image_ct, image_mr, sample_acquisition
-from model.phantom_shapes import Grid, Point, Tube, point
+from model.phantom_motion import Breathing
+from model.phantom_paint import Painted, Vessel, paint
+from model.phantom_physics import DWI, T2WI, Acquisition, MrProtocol, Scene, image_ct, image_mr, sample_acquisition
+from model.phantom_shapes import Grid, Point, point
+from model.phantom_truth import TrueLesion, measure_lesions
 from model.volume import Float, Float64, Labels, Volume
 
 CONDITIONS: tuple[str, ...] = ("pre-nact-dwi", "pre-nact-t2wi", "post-nact-dwi", "post-nact-t2wi", "ct-portal-venous")
@@ -74,7 +79,7 @@ class Geometry:
         steps[2, 0] = self.slice_spacing_mm if self.upwards else -self.slice_spacing_mm
         steps[1, 1], steps[0, 2] = self.pixel_spacing_mm
         affine = np.eye(4)
-        affine[:3, :3] = _rotation(self.tilt_deg) @ steps
+        affine[:3, :3] = rotation(self.tilt_deg) @ steps
         affine[:3, 3] = np.asarray(self.centre_mm) - affine[:3, :3] @ ((np.array(self.shape) - 1) / 2)
         return affine
 
@@ -97,19 +102,24 @@ GEOMETRIES: Mapping[str, Geometry] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class TrueLesion:
-    """One true lesion, measured on the truth mask; `nominal_mm` is its longest diameter by design.
+class Parameters(Protocol):
+    """What the parameters of every family of phantoms tell."""
 
-    Axes as `model.findings` defines them for a report, so that truth and result differ by the mask alone.
-    """
+    @property
+    def condition(self) -> str: ...
 
-    number: int
-    long_axis_mm: float
-    short_axis_mm: float
-    volume_ml: float
-    center_lps_mm: Point
-    nominal_mm: float
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def origin_lps_mm(self) -> Point:
+        """Where the patient's reference point lies in the scanner."""
+        ...
+
+    @property
+    def turn(self) -> Float64:
+        """Turns directions of the scanner into the patient's, 3×3."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +134,20 @@ class PhantomParameters:
     decoys: tuple[FocalLesion, ...]
     acquisition: Acquisition
 
+    @property
+    def turn(self) -> Float64:
+        """These patients lie straight."""
+        return np.eye(3)
+
+    @property
+    def nominal_mm(self) -> list[float]:
+        """The metastases' longest diameters by design."""
+        return [lesion.nominal_long_axis_mm for lesion in self.metastases]
+
     @cached_property
-    def liver_vessels(self) -> tuple[Tube, ...]:
+    def liver_vessels(self) -> LiverVessels:
         """Grown when first asked for: they cost ten times the rest, and only rendering needs them."""
-        rng = _rng("patient", self.seed)
+        rng = seeded_rng("patient", self.seed)
         return grow_liver_vessels(rng, sample_patient(rng))
 
 
@@ -135,8 +155,10 @@ class PhantomParameters:
 class Phantom:
     """One series with its truth.
 
-    `volumes` maps the b-value in s/mm² to a volume for DWI; T2WI and CT have the single key 0.0. `labels_DHW` is the
-    truth (0 background, 1..N the lesions), `liver_DHW` the liver with its vessels and lesions, both on the same grid.
+    `volumes` maps the b-value in s/mm² to a volume for DWI; every other weighting has the single key 0.0. `labels_DHW`
+    is the truth (0 background, 1..N the lesions), `liver_DHW` the liver with its vessels and lesions, `vessels` has
+    `portal-vein` (the trunk and the tree inside the liver) and `aorta`, all on the same grid. `motion` is how the
+    patient had moved against the portal-venous breath-hold, `protocol` the MR sequence.
     """
 
     condition: str
@@ -146,13 +168,31 @@ class Phantom:
     liver_DHW: NDArray[np.bool_]
     lesions: tuple[TrueLesion, ...]
     geometry: Geometry
-    parameters: PhantomParameters
+    parameters: Parameters
+    vessels: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    protocol: MrProtocol | None = None
+    motion: Breathing | None = None
+    family: int = 1
 
     @property
     def image(self) -> Volume:
         """The volume that the network reads: b = 1000 s/mm² for DWI (the nearest where that was left out)."""
         key = min(self.volumes, key=lambda b: abs(b - NETWORK_B_VALUE))
         return self.volumes[key]
+
+    def to_rest_lps_mm(self, points_N3: Float64) -> Float64:
+        """Where in the portal-venous breath-hold lies what is seen at (N, 3) points here; LPS, in mm."""
+        return self._moved(points_N3, Breathing.to_rest_mm)
+
+    def from_rest_lps_mm(self, points_N3: Float64) -> Float64:
+        """The inverse: where is seen here what lies at points in the portal-venous breath-hold."""
+        return self._moved(points_N3, Breathing.from_rest_mm)
+
+    def _moved(self, points_N3: Float64, move: Callable[[Breathing, Float64], Float64]) -> Float64:
+        if self.motion is None:
+            return points_N3.copy()
+        origin, turn = np.asarray(self.parameters.origin_lps_mm), self.parameters.turn
+        return np.asarray(move(self.motion, (points_N3 - origin) @ turn.T) @ turn + origin)
 
 
 def sample_parameters(condition: str, seed: int, *, lesion_count: int | None = None) -> PhantomParameters:
@@ -162,15 +202,15 @@ def sample_parameters(condition: str, seed: int, *, lesion_count: int | None = N
     """
     if condition not in CONDITIONS:
         raise ValueError(f"unknown condition {condition!r}; the phantoms know {', '.join(CONDITIONS)}")
-    patient = sample_patient(_rng("patient", seed))
-    lesion_rng = _rng("lesions", seed)
+    patient = sample_patient(seeded_rng("patient", seed))
+    lesion_rng = seeded_rng("lesions", seed)
     drawn = sample_lesion_count(lesion_rng)
     metastases = sample_metastases(lesion_rng, patient, drawn if lesion_count is None else lesion_count)
-    decoys = sample_decoys(_rng("decoys", seed), patient, metastases)
+    decoys = sample_decoys(seeded_rng("decoys", seed), patient, metastases)
     treated = condition.startswith("post-")
     if treated:
-        metastases = after_chemotherapy(_rng("chemotherapy", seed), metastases)
-    rng = _rng(condition, seed)
+        metastases = after_chemotherapy(seeded_rng("chemotherapy", seed), metastases)
+    rng = seeded_rng(condition, seed)
     origin = point(rng.uniform((-8, -20, -260), (8, 4, 160)).round(2))
     acquisition = sample_acquisition(rng, treated=treated, echo_planar=condition.endswith("dwi"))
     return PhantomParameters(condition, seed, origin, patient, metastases, decoys, acquisition)
@@ -197,31 +237,52 @@ def render(parameters: PhantomParameters, geometry: Geometry, b_values: Sequence
     """Images of drawn parameters under a geometry."""
     grid = Grid(geometry.affine_mm, geometry.shape)
     painted = paint(parameters.patient, parameters.liver_vessels, grid)
-    placed, labels = _place(parameters, grid, painted.liver_DHW)
-    scene = Scene(grid, painted.tissue_DHW, placed)
-    affine = grid.affine_mm.copy()
+    placed, labels = place_lesions(parameters, grid, painted.liver_DHW)
+    protocol, images = _images(parameters, Scene(grid, painted.tissue_DHW, placed), b_values)
+    return develop(parameters, geometry, images, painted, labels, parameters.nominal_mm, protocol=protocol)
+
+
+def develop(
+    parameters: Parameters,
+    geometry: Geometry,
+    images: Mapping[float, Float],
+    painted: Painted,
+    labels: Labels,
+    nominal_mm: Sequence[float],
+    *,
+    protocol: MrProtocol | None = None,
+    motion: Breathing | None = None,
+    family: int = 1,
+) -> Phantom:
+    """Images and raw truth become a phantom: placed in the scanner, its lesions numbered and measured."""
+    affine = geometry.affine_mm
     affine[:3, 3] += parameters.origin_lps_mm
-    volumes = {b: Volume(image, affine) for b, image in _images(parameters, scene, b_values).items()}
-    labels, lesions = _measure(labels, affine, [m.nominal_long_axis_mm for m in parameters.metastases])
+    labels, lesions = measure_lesions(labels, affine, nominal_mm)
+    named = {"portal-vein": Vessel.PORTAL_VEIN, "aorta": Vessel.AORTA}
     return Phantom(
         parameters.condition,
         parameters.seed,
-        MappingProxyType(volumes),
+        MappingProxyType({b: Volume(image, affine) for b, image in images.items()}),
         labels,
         painted.liver_DHW,
         lesions,
         geometry,
         parameters,
+        MappingProxyType({name: (painted.vessel_DHW == of) & (labels == 0) for name, of in named.items()}),
+        protocol,
+        motion,
+        family,
     )
 
 
-def _rng(purpose: str, seed: int) -> np.random.Generator:
+def seeded_rng(purpose: str, seed: int) -> np.random.Generator:
     """A generator of its own for each purpose: `hash()` is salted, SHA-256 is not."""
     digest = hashlib.sha256(f"crlm-phantom-1:{purpose}:{seed}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def _rotation(tilt_deg: tuple[float, float, float]) -> Float64:
+def rotation(tilt_deg: tuple[float, float, float]) -> Float64:
+    """The 3×3 rotation by these angles about x, y and z; z turns first."""
     a, b, c = (math.radians(v) for v in tilt_deg)
     rx = np.array([[1, 0, 0], [0, math.cos(a), -math.sin(a)], [0, math.sin(a), math.cos(a)]])
     ry = np.array([[math.cos(b), 0, math.sin(b)], [0, 1, 0], [-math.sin(b), 0, math.cos(b)]])
@@ -229,59 +290,24 @@ def _rotation(tilt_deg: tuple[float, float, float]) -> Float64:
     return np.asarray(rx @ ry @ rz)
 
 
-def _images(parameters: PhantomParameters, scene: Scene, b_values: Sequence[float]) -> dict[float, Float]:
+def _images(
+    parameters: PhantomParameters, scene: Scene, b_values: Sequence[float]
+) -> tuple[MrProtocol | None, dict[float, Float]]:
     if parameters.condition == "ct-portal-venous":
-        return {0.0: image_ct(scene, parameters.acquisition)}
+        return None, {0.0: image_ct(scene, parameters.acquisition)}
     if parameters.condition.endswith("t2wi"):
-        return {0.0: image_mr(scene, parameters.acquisition, T2WI, (0.0,))[0]}
+        return T2WI, {0.0: image_mr(scene, parameters.acquisition, T2WI, (0.0,))[0]}
     volumes = image_mr(scene, parameters.acquisition, DWI, b_values)
-    return {float(b): volume for b, volume in zip(b_values, volumes, strict=True)}
+    return DWI, {float(b): volume for b, volume in zip(b_values, volumes, strict=True)}
 
 
-def _place(
+def place_lesions(
     parameters: PhantomParameters, grid: Grid, liver_DHW: NDArray[np.bool_]
 ) -> tuple[tuple[tuple[FocalLesion, Coverage], ...], Labels]:
-    """Decoys and metastases clipped to the liver, and the raw truth: voxels that a metastasis fills by half or more."""
-    labels = np.zeros(grid.shape, np.uint16)
-    placed: list[tuple[FocalLesion, Coverage]] = []
+    """Decoys and metastases as they lie on a grid, clipped to the liver, and the raw truth of the metastases."""
+    lesions = parameters.decoys + parameters.metastases
     numbers = [0] * len(parameters.decoys) + list(range(1, len(parameters.metastases) + 1))
-    for number, lesion in zip(numbers, parameters.decoys + parameters.metastases, strict=True):
-        cover = coverage(lesion, grid)
-        if cover is None:
-            continue
-        inside = liver_DHW[cover.box]
-        cover = replace(cover, rim_DHW=cover.rim_DHW * inside, core_DHW=cover.core_DHW * inside)
-        placed.append((lesion, cover))
-        if number:
-            labels[cover.box][_largest_component(cover.rim_DHW + cover.core_DHW >= 0.5)] = number
+    covers = [(number, coverage(lesion, grid)) for number, lesion in zip(numbers, lesions, strict=True)]
+    settled, labels = settle(covers, liver_DHW)
+    placed = ((lesion, cover) for lesion, cover in zip(lesions, settled, strict=True) if cover is not None)
     return tuple(placed), labels
-
-
-def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    if count < 2:
-        return mask
-    return np.asarray(parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:])))
-
-
-def _measure(labels: Labels, affine: Float64, nominal_mm: list[float]) -> tuple[Labels, tuple[TrueLesion, ...]]:
-    """Renumbers the lesions that have a voxel as 1..N and measures each."""
-    numbered = np.zeros_like(labels)
-    lesions: list[TrueLesion] = []
-    for original, box in enumerate(ndimage.find_objects(labels, len(nominal_mm)), start=1):
-        if box is None:
-            continue
-        mask = labels[box] == original
-        numbered[box][mask] = len(lesions) + 1
-        lesions.append(_measure_one(mask, box, affine, len(lesions) + 1, nominal_mm[original - 1]))
-    return numbered, tuple(lesions)
-
-
-def _measure_one(
-    mask: NDArray[np.bool_], box: tuple[slice, ...], affine: Float64, number: int, nominal_mm: float
-) -> TrueLesion:
-    start = [part.start for part in box]
-    x, y, z = (np.argwhere(mask) + start).mean(axis=0) @ affine[:3, :3].T + affine[:3, 3]
-    axes = longest_axes(mask, affine)
-    volume_ml = float(mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000)
-    return TrueLesion(number, axes.long_mm, axes.short_mm, volume_ml, point((x, y, z)), nominal_mm)

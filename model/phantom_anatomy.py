@@ -136,6 +136,14 @@ class Patient:
         return np.asarray(np.minimum(depth, -self.gallbladder.depth_mm(x, y, z).ravel()), dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class LiverVessels:
+    """The two trees inside the liver: the portal vein from its trunk on, and the hepatic veins."""
+
+    portal: tuple[Tube, ...]
+    hepatic: tuple[Tube, ...]
+
+
 def sample_patient(rng: np.random.Generator) -> Patient:
     """Draws one patient; every length is varied by some per cent around an adult's."""
     body = _sample_body(rng)
@@ -145,10 +153,10 @@ def sample_patient(rng: np.random.Generator) -> Patient:
     return _with_organs(rng, body, liver, domes, scale, spine_y)
 
 
-def grow_liver_vessels(rng: np.random.Generator, patient: Patient) -> tuple[Tube, ...]:
+def grow_liver_vessels(rng: np.random.Generator, patient: Patient) -> LiverVessels:
     """Portal and hepatic veins of a patient, about 200 segments; `rng` goes on where `sample_patient` left it."""
     portal = _portal_tree(rng, patient)
-    return portal + _hepatic_veins(rng, patient)
+    return LiverVessels(portal, _hepatic_veins(rng, patient))
 
 
 def _sample_body(rng: np.random.Generator) -> Body:

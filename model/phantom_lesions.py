@@ -7,9 +7,11 @@ metastases are drawn once and shown twice: before chemotherapy as drawn, after i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.phantom_anatomy import Patient
 from model.phantom_shapes import Box, Ellipsoid, Grid, Point, WaveField, point, random_rotation
@@ -24,7 +26,8 @@ from model.phantom_tissues import (
     Properties,
     Range,
 )
-from model.volume import Float
+from model.phantom_truth import largest_component
+from model.volume import Float, Labels
 
 EMPTY_FRACTION = 0.15
 MAX_LESIONS = 5
@@ -80,6 +83,27 @@ def coverage(lesion: FocalLesion, grid: Grid) -> Coverage | None:
             core += inside * np.clip((lesion.core_radius - radius) * 5 + 0.5, 0, 1)
     share = np.float32(1 / len(_SUBSLICES))
     return Coverage(box, (total - core) * share, core * share)
+
+
+def settle(
+    covers: Sequence[tuple[int, Coverage | None]], liver_DHW: NDArray[np.bool_]
+) -> tuple[tuple[Coverage | None, ...], Labels]:
+    """Coverages clipped to the liver, and the raw truth: a lesion's number where it fills half of a voxel or more.
+
+    Each coverage comes with its number; 0 is a decoy, None lies outside the grid. Later lesions cover earlier ones.
+    """
+    labels = np.zeros(liver_DHW.shape, np.uint16)
+    settled: list[Coverage | None] = []
+    for number, cover in covers:
+        if cover is None:
+            settled.append(None)
+            continue
+        inside = liver_DHW[cover.box]
+        cover = replace(cover, rim_DHW=cover.rim_DHW * inside, core_DHW=cover.core_DHW * inside)
+        settled.append(cover)
+        if number:
+            labels[cover.box][largest_component(cover.rim_DHW + cover.core_DHW >= 0.5)] = number
+    return tuple(settled), labels
 
 
 def sample_lesion_count(rng: np.random.Generator) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.phantom_anatomy import Patient
-from model.phantom_shapes import Coordinates, Ellipsoid, Grid, Tube
+from model.phantom_anatomy import LiverVessels, Patient
+from model.phantom_shapes import Coordinates, Ellipsoid, Grid, Tube, warped_coordinates
 from model.phantom_tissues import Tissue
 from model.volume import Float
 
@@ -20,11 +21,25 @@ _RIB_PITCH_MM = 32.0
 _VERTEBRA_PITCH_MM = 34.0
 
 
+class Vessel(IntEnum):
+    """Which vessel a voxel of blood belongs to; 0 is none of these. The portal-venous phase shows them alike."""
+
+    NONE = 0
+    AORTA = 1
+    CAVA = 2
+    PORTAL_VEIN = 3
+    HEPATIC_VEIN = 4
+
+
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """Tissue of each voxel, (D, H, W) uint8 of `Tissue`, and the liver with its vessels, (D, H, W) bool."""
+    """Each voxel's tissue and vessel, (D, H, W) uint8 of `Tissue` and `Vessel`, and the liver, (D, H, W) bool.
+
+    The liver is meant with its vessels and lesions.
+    """
 
     tissue_DHW: TissueMap
+    vessel_DHW: NDArray[np.uint8]
     liver_DHW: NDArray[np.bool_]
 
 
@@ -32,25 +47,26 @@ class _Canvas:
     """The grid in warped coordinates and the map under work; later strokes cover earlier ones."""
 
     def __init__(self, patient: Patient, grid: Grid) -> None:
-        x, y, z = grid.coordinates()
         self.grid = grid
-        self.plain = (x, y, z)
-        # three, which the type of a generator's tuple cannot say
-        self.warped: Coordinates = tuple(  # type: ignore[assignment]
-            axis + wave.on(grid) for axis, wave in zip((x, y, z), patient.warp, strict=True)
-        )
+        self.warped: Coordinates = warped_coordinates(grid, patient.warp)
         self.tissue_DHW: TissueMap = np.zeros(grid.shape, np.uint8)
+        self.vessel_DHW: NDArray[np.uint8] = np.zeros(grid.shape, np.uint8)
         self.cavity_DHW: NDArray[np.bool_] = np.zeros(grid.shape, np.bool_)  # inside the body wall
 
-    def stroke(self, shape: Ellipsoid | Tube, tissue: Tissue, inset_mm: float = 0.0) -> None:
+    def stroke(
+        self, shape: Ellipsoid | Tube, tissue: Tissue, inset_mm: float = 0.0, vessel: Vessel = Vessel.NONE
+    ) -> None:
         """Paints a shape, smaller by `inset_mm`, as far as it lies inside the body wall."""
         box = self.grid.box_around(shape.centre_mm, shape.reach_mm + _WARP_REACH_MM)
         if box is not None:
             x, y, z = (axis[box] for axis in self.warped)
-            self.tissue_DHW[box][(shape.depth_mm(x, y, z) > inset_mm) & self.cavity_DHW[box]] = tissue
+            inside = (shape.depth_mm(x, y, z) > inset_mm) & self.cavity_DHW[box]
+            self.tissue_DHW[box][inside] = tissue
+            if vessel:
+                self.vessel_DHW[box][inside] = vessel
 
 
-def paint(patient: Patient, liver_vessels: tuple[Tube, ...], grid: Grid) -> Painted:
+def paint(patient: Patient, liver_vessels: LiverVessels, grid: Grid) -> Painted:
     """Paints the patient without focal lesions."""
     canvas = _Canvas(patient, grid)
     _paint_body(canvas, patient)
@@ -61,7 +77,8 @@ def paint(patient: Patient, liver_vessels: tuple[Tube, ...], grid: Grid) -> Pain
     _paint_spine(canvas, patient)
     _paint_great_vessels(canvas, patient)
     liver &= np.isin(canvas.tissue_DHW, (Tissue.LIVER, Tissue.LIVER_VESSEL))
-    return Painted(canvas.tissue_DHW, liver)
+    canvas.vessel_DHW[~np.isin(canvas.tissue_DHW, (Tissue.BLOOD, Tissue.LIVER_VESSEL))] = Vessel.NONE  # painted over
+    return Painted(canvas.tissue_DHW, canvas.vessel_DHW, liver)
 
 
 def _paint_body(canvas: _Canvas, patient: Patient) -> None:
@@ -106,7 +123,9 @@ def _paint_gut(canvas: _Canvas, patient: Patient) -> None:
     box = canvas.grid.box_around(patient.stomach.centre_mm, patient.stomach.reach_mm + _WARP_REACH_MM)
     if box is not None:  # the patient lies on the back: gas in front of a level
         inside = canvas.tissue_DHW[box]
-        level = np.broadcast_to(_cut(canvas.plain[1], box), inside.shape) < patient.stomach_level_mm
+        level = (
+            np.broadcast_to(_cut(canvas.grid.straight().coordinates()[1], box), inside.shape) < patient.stomach_level_mm
+        )
         inside[(inside == Tissue.STOMACH_FLUID) & level] = Tissue.GAS
 
 
@@ -130,7 +149,7 @@ def _paint_solid_organs(canvas: _Canvas, patient: Patient) -> None:
         canvas.stroke(kidney, Tissue.FAT, inset_mm=19.0)  # the renal sinus
 
 
-def _paint_liver(canvas: _Canvas, patient: Patient, vessels: tuple[Tube, ...]) -> NDArray[np.bool_]:
+def _paint_liver(canvas: _Canvas, patient: Patient, vessels: LiverVessels) -> NDArray[np.bool_]:
     """Liver, its vessels, gallbladder and hilar nodes; returns where the liver is."""
     x, y, z = canvas.warped
     depth = patient.liver.depth_mm(x, y, z) + patient.liver.surface.on(canvas.grid)
@@ -138,8 +157,9 @@ def _paint_liver(canvas: _Canvas, patient: Patient, vessels: tuple[Tube, ...]) -
     canvas.tissue_DHW[liver] = Tissue.LIVER
     for node in patient.nodes:
         _stroke_outside(canvas, node, Tissue.NODE, liver)
-    for tube in vessels:
-        _stroke_vessel(canvas, tube)
+    for tree, vessel in ((vessels.portal, Vessel.PORTAL_VEIN), (vessels.hepatic, Vessel.HEPATIC_VEIN)):
+        for tube in tree:
+            _stroke_vessel(canvas, tube, vessel)
     canvas.stroke(patient.gallbladder, Tissue.BILE)
     return liver
 
@@ -151,12 +171,14 @@ def _stroke_outside(canvas: _Canvas, shape: Ellipsoid, tissue: Tissue, keep: NDA
         canvas.tissue_DHW[box][(shape.depth_mm(x, y, z) > 0) & ~keep[box]] = tissue
 
 
-def _stroke_vessel(canvas: _Canvas, tube: Tube) -> None:
+def _stroke_vessel(canvas: _Canvas, tube: Tube, vessel: Vessel) -> None:
     """A liver vessel, in plain coordinates as it was grown; outside the liver it is blood in fat."""
     box = canvas.grid.box_around(tube.centre_mm, tube.reach_mm)
     if box is not None:
         x, y, z = canvas.grid.cut(box).coordinates()
-        canvas.tissue_DHW[box][tube.depth_mm(x, y, z) > 0] = Tissue.LIVER_VESSEL
+        inside = tube.depth_mm(x, y, z) > 0
+        canvas.tissue_DHW[box][inside] = Tissue.LIVER_VESSEL
+        canvas.vessel_DHW[box][inside] = vessel
 
 
 def _paint_spine(canvas: _Canvas, patient: Patient) -> None:
@@ -181,8 +203,9 @@ def _paint_spine(canvas: _Canvas, patient: Patient) -> None:
 
 
 def _paint_great_vessels(canvas: _Canvas, patient: Patient) -> None:
-    for tube in patient.aorta + patient.cava:
-        canvas.stroke(tube, Tissue.BLOOD)
+    for tubes, vessel in ((patient.aorta, Vessel.AORTA), (patient.cava, Vessel.CAVA)):
+        for tube in tubes:
+            canvas.stroke(tube, Tissue.BLOOD, vessel=vessel)
 
 
 def _cut(axis: Float, box: tuple[slice, slice, slice]) -> Float:

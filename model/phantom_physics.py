@@ -1,8 +1,11 @@
-"""From tissues to images: diffusion-weighted EPI, fat-suppressed T2 fast spin echo, portal-venous CT.
+"""From tissues to images: diffusion-weighted EPI, fat-suppressed T2 fast spin echo, T1 gradient echo, CT.
 
 MR signal of a spin echo (Bernstein, King & Zhou, Handbook of MRI Pulse Sequences, 2004, eq. 14.37 with TE ≪ TR)
     S = PD · (1 − e^(−TR/T1)) · e^(−TE/T2) · [f·e^(−b·D*) + (1 − f)·e^(−b·ADC)]
-with the two-compartment diffusion of Le Bihan et al., Radiology 1988;168:497. The image is that signal through the
+with the two-compartment diffusion of Le Bihan et al., Radiology 1988;168:497, and of a spoiled gradient echo with
+flip angle α (Ernst & Anderson, Rev Sci Instrum 1966;37:93)
+    S = PD · sin α · (1 − e^(−TR/T1)) / (1 − cos α · e^(−TR/T1)) · e^(−TE/T2*).
+The image is that signal through the
 acquired part of k-space, with complex Gaussian noise, as a magnitude (Rician: Gudbjartsson & Patz, Magn Reson Med
 1995;34:910). CT is attenuation in HU through a Gaussian point spread, with noise of a filtered back-projection
 spectrum (NPS ∝ f·e^(−(f/f₀)²): Riederer et al., Phys Med Biol 1978;23:446).
@@ -11,8 +14,8 @@ spectrum (NPS ∝ f·e^(−(f/f₀)²): Riederer et al., Phys Med Biol 1978;23:4
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import fft, ndimage
@@ -35,6 +38,14 @@ class MrProtocol:
     matrix: tuple[int, int]
     fov_mm: float
     echo_planar: bool
+
+
+@dataclass(frozen=True)
+class GradientEcho(MrProtocol):
+    """A spoiled gradient echo; `t2_star_share` is T2*/T2, one number for all tissues."""
+
+    flip_deg: float
+    t2_star_share: float
 
 
 DWI = MrProtocol(tr_ms=4000, te_ms=80, matrix=(90, 128), fov_mm=380, echo_planar=True)
@@ -88,11 +99,21 @@ def sample_acquisition(rng: np.random.Generator, *, treated: bool, echo_planar: 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Anatomy and lesions on one grid, ready to be imaged. Coverages are painted in their order."""
+    """Anatomy and lesions on one grid, ready to be imaged. Coverages are painted in their order.
+
+    `tissues` are the properties of the map's codes, 0 upwards without a gap; those beyond `Tissue` are the caller's.
+    `uneven_hu_DHW` is added to the normal anatomy of a CT, under the lesions.
+    """
 
     grid: Grid
     tissue_DHW: TissueMap
     lesions: tuple[tuple[FocalLesion, Coverage], ...]
+    tissues: Mapping[int, Properties] = field(default_factory=lambda: {int(t): of for t, of in TISSUES.items()})
+    uneven_hu_DHW: Float | None = None
+
+    def lookup(self, of: Callable[[int, Properties], float]) -> Float:
+        """A value for each code of the map."""
+        return np.array([of(code, self.tissues[code]) for code in sorted(self.tissues)], np.float32)
 
 
 def image_mr(scene: Scene, acquisition: Acquisition, protocol: MrProtocol, b_values: Sequence[float]) -> list[Float]:
@@ -104,10 +125,12 @@ def image_mr(scene: Scene, acquisition: Acquisition, protocol: MrProtocol, b_val
 
 def image_ct(scene: Scene, acquisition: Acquisition) -> Float:
     """(D, H, W) float32 in HU."""
-    hu = np.array([TISSUES[t].ct_hu + _ct_shift(acquisition, t) for t in Tissue], np.float32)
-    texture = np.array([TISSUES[t].texture * TISSUES[t].ct_hu for t in Tissue], np.float32)
+    hu = scene.lookup(lambda code, tissue: tissue.ct_hu + _ct_shift(acquisition, code))
+    texture = scene.lookup(lambda _, tissue: tissue.texture * tissue.ct_hu)
     grain_DHW = acquisition.texture.on(scene.grid)
     image_DHW = hu[scene.tissue_DHW] + texture[scene.tissue_DHW] * grain_DHW
+    if scene.uneven_hu_DHW is not None:
+        image_DHW += scene.uneven_hu_DHW
     for lesion, cover in scene.lesions:
         speckle = 1 + np.float32(lesion.rim.texture) * grain_DHW[cover.box]
         _mix(image_DHW, cover, lesion.rim.ct_hu * speckle, lesion.core.ct_hu * speckle)
@@ -122,12 +145,20 @@ def signal(
     tissue: Properties, protocol: MrProtocol, b_s_mm2: float, t2_factor: float = 1, adc_factor: float = 1
 ) -> float:
     """The signal equation for one tissue, relative to fully relaxed water."""
+    if isinstance(protocol, GradientEcho):
+        return _spoiled(tissue, protocol)
     relaxed = 1 - math.exp(-protocol.tr_ms / tissue.t1_ms)
     echo = math.exp(-protocol.te_ms / (tissue.t2_ms * t2_factor))
     fast = tissue.perfusion * math.exp(-b_s_mm2 * FAST_DIFFUSION * 1e-3)
     slow = (1 - tissue.perfusion) * math.exp(-b_s_mm2 * tissue.adc * adc_factor * 1e-3)
     flow_void = 0.25 if tissue.perfusion > 0.5 and not protocol.echo_planar else 1.0  # spins leave between pulses
     return tissue.density * relaxed * echo * (fast + slow) * flow_void
+
+
+def _spoiled(tissue: Properties, protocol: GradientEcho) -> float:
+    flip, left = math.radians(protocol.flip_deg), math.exp(-protocol.tr_ms / tissue.t1_ms)
+    steady = math.sin(flip) * (1 - left) / (1 - math.cos(flip) * left)
+    return tissue.density * steady * math.exp(-protocol.te_ms / (tissue.t2_ms * protocol.t2_star_share))
 
 
 def _mr_volume(
@@ -138,7 +169,7 @@ def _mr_volume(
     weight_DHW: Float,
     rng: np.random.Generator,
 ) -> Float:
-    table = np.array([_tissue_signal(acquisition, t, protocol, b_s_mm2) for t in Tissue], np.float32)
+    table = scene.lookup(lambda code, tissue: _tissue_signal(acquisition, code, tissue, protocol, b_s_mm2))
     image_DHW = table[scene.tissue_DHW]
     for lesion, cover in scene.lesions:
         _mix(image_DHW, cover, signal(lesion.rim, protocol, b_s_mm2), signal(lesion.core, protocol, b_s_mm2))
@@ -148,16 +179,17 @@ def _mr_volume(
     return magnitude * np.float32(acquisition.gain)
 
 
-def _tissue_signal(acquisition: Acquisition, tissue: Tissue, protocol: MrProtocol, b_s_mm2: float) -> float:
-    factor = acquisition.density_factor[tissue]
-    return factor * signal(
-        TISSUES[tissue], protocol, b_s_mm2, acquisition.t2_factor[tissue], acquisition.adc_factor[tissue]
-    )
+def _tissue_signal(
+    acquisition: Acquisition, code: int, tissue: Properties, protocol: MrProtocol, b_s_mm2: float
+) -> float:
+    known = Tissue(code)
+    factor = acquisition.density_factor[known]
+    return factor * signal(tissue, protocol, b_s_mm2, acquisition.t2_factor[known], acquisition.adc_factor[known])
 
 
 def _coil_and_fat(scene: Scene, acquisition: Acquisition) -> Float:
     """Coil sensitivity, tissue texture and fat suppression (with its failures at the body's edge) in one factor."""
-    texture = np.array([TISSUES[t].texture for t in Tissue], np.float32)
+    texture = scene.lookup(lambda _, tissue: tissue.texture)
     weight_DHW = 1 + texture[scene.tissue_DHW] * acquisition.texture.on(scene.grid)
     weight_DHW *= np.exp(acquisition.bias.on(scene.grid))
     x, y, _ = scene.grid.coordinates()
@@ -220,8 +252,11 @@ def _k_space(
     return window, (sigma * measured).astype(np.float32)
 
 
-def _ct_shift(acquisition: Acquisition, tissue: Tissue) -> float:
-    return 0.0 if tissue in (Tissue.OUTSIDE, Tissue.GAS) else acquisition.ct_shift_hu[tissue]
+def _ct_shift(acquisition: Acquisition, code: int) -> float:
+    """This patient's deviation; codes beyond `Tissue` have none."""
+    if code in (Tissue.OUTSIDE, Tissue.GAS) or code >= len(Tissue):
+        return 0.0
+    return acquisition.ct_shift_hu[Tissue(code)]
 
 
 def _ct_noise(scene: Scene, acquisition: Acquisition, spacing_mm: Float64) -> Float:
