@@ -15,6 +15,7 @@ import typer
 
 from node.cli_dataset import dataset_app
 from node.cli_files import require_existing, route, segment
+from node.cli_phantom import phantom
 from node.cli_print import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -50,26 +51,6 @@ class Role(StrEnum):
     RECEIVE = "receive"
     WORK = "work"
     ALL = "all"
-
-
-class Condition(StrEnum):
-    """The shipped conditions."""
-
-    PRE_NACT_DWI = "pre-nact-dwi"
-    PRE_NACT_T2WI = "pre-nact-t2wi"
-    POST_NACT_DWI = "post-nact-dwi"
-    POST_NACT_T2WI = "post-nact-t2wi"
-    CT_PORTAL_VENOUS = "ct-portal-venous"
-
-
-class Dialect(StrEnum):
-    """The vendors whose manners phantoms are written in."""
-
-    GE = "ge"
-    SIEMENS = "siemens"
-    PHILIPS = "philips"
-    CANON = "canon"
-    UIH = "uih"
 
 
 def main() -> None:
@@ -264,28 +245,7 @@ def peers_echo(
         raise typer.Exit(1)
 
 
-@app.command()
-def phantom(
-    condition: Annotated[Condition, typer.Option(help="Which condition's phantom.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder for the DICOM files, truth.json and the truth mask.", file_okay=False)
-    ],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same patient.")] = 900001,
-    dialect: Annotated[
-        Dialect, typer.Option(help="Whose private elements and manners; uih makes MR only.")
-    ] = Dialect.GE,
-) -> None:
-    """Make a synthetic patient: a DICOM series as a scanner writes it, with the lesions' truth beside it."""
-    from model.phantom import make_phantom
-    from simulator.modality import write_series
-
-    if condition is Condition.CT_PORTAL_VENOUS and dialect is Dialect.UIH:
-        raise typer.BadParameter("uih makes MR only; for CT name ge, siemens, philips or canon")
-    made = make_phantom(condition.value, seed)
-    files = write_series(made, out, dialect=dialect.value)
-    lesions = counted(len(made.lesions), "lesion")
-    console.print(f"{counted(len(files), 'file')} in [bold]{plain(out)}[/], {lesions} (truth.json).")
-    console.print(f"Next: crlm-node segment {plain(out)} --out results --condition {condition.value}", highlight=False)
+app.command()(phantom)
 
 
 @app.command()

@@ -23,7 +23,7 @@ UIH_ACTUAL_SHARE = 0.93  # the actual b-value is below the nominal one (930 of 1
 class Shot:
     """What one slice shows: the weighting, and its place among the slices and volumes of the series."""
 
-    weighting: str  # dwi | t2 | ct
+    weighting: str  # dwi | t2 | t1 | ct
     b_s_mm2: float
     slice_number: int  # 1 is the lowest
     slices: int
@@ -31,11 +31,17 @@ class Shot:
     volumes: int
     direction: Direction | None = None  # of the diffusion gradient; None is the trace over all
     is_of_traces: bool = True  # the series holds traces, not directions
+    phase: str | None = None  # of the contrast agent: portal-venous | arterial
 
     @property
     def is_weighted(self) -> bool:
         """Diffusion weighted, not the b = 0 image."""
         return self.weighting == "dwi" and self.b_s_mm2 > 0
+
+    @property
+    def is_arterial(self) -> bool:
+        """The arteries are bright."""
+        return self.phase == "arterial"
 
     @property
     def vector(self) -> Direction:
@@ -64,10 +70,55 @@ class Dialect:
     mr_software: tuple[str, ...]
     mr_pixels: PixelFormat
     write_mr: Callable[[Dataset, Shot], None]
+    write_t1: Callable[[Dataset, Shot], None]
     ct_model: str | None = None
     ct_software: str = ""
     ct_pixels: PixelFormat | None = None
     write_ct: Callable[[Dataset, Shot], None] | None = None
+
+
+def _t1_gradient_echo(ds: Dataset, options: list[str], name: str, description: str) -> None:
+    """What every vendor tells of a fat-suppressed 3-D spoiled gradient echo after contrast."""
+    ds.ScanningSequence, ds.SequenceVariant, ds.MRAcquisitionType = "GR", ["SP", "SS"], "3D"
+    ds.ScanOptions = options
+    ds.SequenceName = name
+    ds.SeriesDescription = ds.ProtocolName = description
+
+
+def _ge_t1(ds: Dataset, shot: Shot) -> None:
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+    _t1_gradient_echo(ds, ["FAST_GEMS", "EDR_GEMS", "FS"], "LAVA", "Ax LAVA fs PV +C")
+    acquisition = ds.private_block(0x0019, "GEMS_ACQU_01", create=True)
+    acquisition.add_new(0x9C, "LO", "efgre3d")
+    acquisition.add_new(0x9E, "LO", "LAVA")
+    acquisition.add_new(0xA4, "SS", 1)  # fat saturation
+
+
+def _siemens_t1(ds: Dataset, shot: Shot) -> None:
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"]
+    _t1_gradient_echo(ds, ["PFP", "FS"], "*fl3d1_ns", "t1_vibe_fs_tra_bh_pv")
+    private = ds.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    private.add_new(0x08, "CS", "IMAGE NUM 4")
+    private.add_new(0x09, "LO", "1.0")
+
+
+def _philips_t1(ds: Dataset, shot: Shot) -> None:
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]
+    _t1_gradient_echo(ds, ["FS", "PFP"], "T1FFE", "eTHRIVE_BH_PV")
+    ds.PresentationLUTShape = "IDENTITY"
+    imaging = ds.private_block(0x2001, "Philips Imaging DD 001", create=True)
+    imaging.add_new(0x20, "LO", "T1FFE")
+    imaging.add_new(0x21, "CS", "Y")  # SPAIR
+
+
+def _canon_t1(ds: Dataset, shot: Shot) -> None:
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "GDC"]
+    _t1_gradient_echo(ds, ["FS"], "FFE3D", "AX T1 Quick3Ds FatSAT PV")
+
+
+def _uih_t1(ds: Dataset, shot: Shot) -> None:
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "NONE"]
+    _t1_gradient_echo(ds, ["FS"], "gre_quick3d", "quick3d_t1_tra_fs_bh_pv")
 
 
 def _ge_mr(ds: Dataset, shot: Shot) -> None:
@@ -184,7 +235,8 @@ def _uih_mr(ds: Dataset, shot: Shot) -> None:
 
 def _ge_ct(ds: Dataset, shot: Shot) -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.SeriesDescription, ds.ProtocolName = "ABD PORTAL VENOUS 5mm", "6.1 LIVER 3 PHASE"
+    ds.SeriesDescription = "ABD ARTERIAL 5mm" if shot.is_arterial else "ABD PORTAL VENOUS 5mm"
+    ds.ProtocolName = "6.1 LIVER 3 PHASE"
     ds.ConvolutionKernel, ds.FilterType, ds.ScanOptions = "STANDARD", "BODY FILTER", "HELICAL MODE"
     ds.ContrastBolusAgent, ds.ContrastBolusRoute = "OMNI 350", "IV"
     ds.private_block(0x0019, "GEMS_ACQU_01", create=True).add_new(0x1A, "LO", "S")
@@ -192,7 +244,8 @@ def _ge_ct(ds: Dataset, shot: Shot) -> None:
 
 def _siemens_ct(ds: Dataset, shot: Shot) -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"]
-    ds.SeriesDescription, ds.ProtocolName = "Abdomen portalvenös 5.0 B30f", "Abdomen_pv_70s"
+    ds.SeriesDescription = f"Abdomen {'arteriell' if shot.is_arterial else 'portalvenös'} 5.0 B30f"
+    ds.ProtocolName = "Abdomen_art_35s" if shot.is_arterial else "Abdomen_pv_70s"
     ds.ConvolutionKernel, ds.FilterType = "B30f", "FLAT"
     ds.ContrastBolusAgent = "APPLIED"
     ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x08, "CS", "SOM 5")
@@ -200,7 +253,8 @@ def _siemens_ct(ds: Dataset, shot: Shot) -> None:
 
 def _philips_ct(ds: Dataset, shot: Shot) -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", "HELIX"]
-    ds.SeriesDescription, ds.ProtocolName = "Liver, PV phase, 5mm", "Liver 3 phase/Abdomen"
+    ds.SeriesDescription = f"Liver, {'ART' if shot.is_arterial else 'PV'} phase, 5mm"
+    ds.ProtocolName = "Liver 3 phase/Abdomen"
     ds.ConvolutionKernel, ds.FilterType, ds.ScanOptions = "B", "B", "HELIX"
     ds.ContrastBolusAgent, ds.ContrastBolusRoute = "IV Contrast", "IV"
     ds.private_block(0x01F1, "ELSCINT1", create=True).add_new(0x01, "CS", "HELIX")
@@ -208,7 +262,8 @@ def _philips_ct(ds: Dataset, shot: Shot) -> None:
 
 def _canon_ct(ds: Dataset, shot: Shot) -> None:
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.SeriesDescription, ds.ProtocolName = "Abdomen Portal 5.0", "Liver 3 Phase"
+    ds.SeriesDescription = f"Abdomen {'Arterial' if shot.is_arterial else 'Portal'} 5.0"
+    ds.ProtocolName = "Liver 3 Phase"
     ds.ConvolutionKernel, ds.ScanOptions = "FC08", "HELICAL_CT"
     ds.ContrastBolusAgent, ds.ContrastBolusRoute = "IOPAMIRON 370", "IV"
 
@@ -221,6 +276,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             ("11", "LX", "MR Software release:11.0_M4_0517.a"),
             PixelFormat(16, is_signed=True),
             _ge_mr,
+            _ge_t1,
             "LightSpeed16",
             "06MW03.5",
             PixelFormat(16, is_signed=True, intercept=-1024, rescale_type="HU", padding=-2000),
@@ -232,6 +288,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             ("syngo MR E11",),
             PixelFormat(12, is_signed=False),
             _siemens_mr,
+            _siemens_t1,
             "SOMATOM Definition AS",
             "syngo CT VA48A",
             PixelFormat(12, is_signed=False, intercept=-1024, rescale_type="HU"),
@@ -243,6 +300,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             ("5.3.0", "5.3.0.3"),
             PixelFormat(12, is_signed=False, slope=None, rescale_type="normalized"),
             _philips_mr,
+            _philips_t1,
             "Brilliance 64",
             "4.1",
             PixelFormat(12, is_signed=False, intercept=-1000, rescale_type="HU"),
@@ -254,11 +312,12 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             ("V6.0SP2000*",),
             PixelFormat(16, is_signed=True, rescale_type=""),
             _canon_mr,
+            _canon_t1,
             "Aquilion ONE",
             "V8.40",
             PixelFormat(16, is_signed=True, rescale_type="HU"),
             _canon_ct,
         ),
-        "uih": Dialect("UIH", "uMR 570", ("R002",), PixelFormat(16, is_signed=False), _uih_mr),
+        "uih": Dialect("UIH", "uMR 570", ("R002",), PixelFormat(16, is_signed=False), _uih_mr, _uih_t1),
     }
 )

@@ -9,7 +9,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 _NAMESPACE = uuid.UUID("6f2f2f0a-61c5-5a0e-9a39-6a1c61b1d0c4")
-_STUDY_DATES = {"pre": "20240311", "post": "20240715", "ct": "20240304"}
+_STUDY_DATES = {"pre": "20240311", "post": "20240715", "ct": "20240304", "t1": "20240311"}
 
 
 def uid(*parts: object) -> str:

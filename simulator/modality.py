@@ -1,7 +1,8 @@
 """A scanner that sends phantoms: arrays become DICOM series in a vendor's dialect, and travel by C-STORE.
 
-`write_series` writes one series and its truth, `write_study` several series of one study, `send` sends files over one
-association. Everything is derived from the phantom's seed: written twice, the files are the same byte for byte.
+`write_series` writes one series and its truth, `write_study` several series of one study, `write_pair` both phases of a
+biphasic CT, `send` sends files over one association. Everything is derived from the phantom's seed: written twice, the
+files are the same byte for byte.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStor
 from pydicom.valuerep import DSfloat
 
 from model.phantom import Phantom
-from model.phantom_physics import DWI, T2WI
+from model.phantom_catalogue import PAIR, PhantomPair
+from model.phantom_physics import DWI, T2WI, GradientEcho
 from model.volume import Float, Volume
 from simulator.dialects import DIALECTS, Dialect, PixelFormat, Shot
 from simulator.directions import Direction, along
@@ -43,13 +45,19 @@ __all__ = [
     "read_truth",
     "send",
     "study_of",
+    "write_pair",
     "write_series",
     "write_study",
 ]
 
 ORDERS = ("ascending", "descending", "shuffled")
 IMPLEMENTATION_UID = UID(uid("implementation", "crlm-node simulator"))
-PORTAL_DELAY_S = 70.0
+FIELD = {1: ("1.5", "63.86"), 2: ("3", "127.72")}
+"""Tesla and megahertz of each family's MR scanner."""
+DELAY_S = {"arterial": 35.0, "portal-venous": 70.0}
+"""From the start of the injection to the first slice."""
+PORTAL_VENOUS_AT = "101530"
+"""When the portal-venous phase of a CT is acquired, and every MR series."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,8 @@ class SeriesPlan:
             raise ValueError(f"unknown order {self.order!r}; there are {', '.join(ORDERS)}")
         if self.weighting == "ct" and DIALECTS[self.dialect].write_ct is None:
             raise ValueError(f"{self.dialect} is known here as a maker of MR scanners only")
-        if self.is_multiframe and self.weighting == "ct":
-            raise ValueError("enhanced multi-frame is written for MR only")
+        if self.is_multiframe and self.weighting not in ("dwi", "t2"):
+            raise ValueError("enhanced multi-frame is written for DWI and T2 only")
         if self.is_multiframe and self.twin is not None:
             raise ValueError("twins are written as classic instances")
         if self.directions and (self.weighting != "dwi" or self.twin is not None):
@@ -97,9 +105,17 @@ class SeriesPlan:
 
     @property
     def weighting(self) -> str:
-        """dwi, t2 or ct, from the phantom's condition."""
+        """dwi, t2, t1 or ct, from the phantom's condition."""
         condition = self.phantom.condition
-        return "ct" if condition.startswith("ct") else "dwi" if condition.endswith("dwi") else "t2"
+        if condition.startswith(("ct", "t1")):
+            return condition[:2]
+        return "dwi" if condition.endswith("dwi") else "t2"
+
+    @property
+    def phase(self) -> str | None:
+        """Of the contrast agent, where there is one."""
+        condition = self.phantom.condition
+        return condition.partition("-")[2] if condition.startswith(("ct", "t1")) else None
 
     def volumes(self) -> list[tuple[float, Direction | None, Volume]]:
         """(b-value, direction, volume) as acquired; maps and projections have one volume only."""
@@ -161,6 +177,22 @@ def write_study(plans: Sequence[SeriesPlan], out_dir: Path, *, study: StudyIdent
     return paths
 
 
+def write_pair(
+    pair: PhantomPair, out_dir: Path, *, study: StudyIdentity | None = None, **plan: Any
+) -> dict[str, list[Path]]:
+    """Writes both phases as two series of one study, into `arterial` and `portal-venous`; returns the files of each.
+
+    Keywords are those of `SeriesPlan` and hold for both series, whose numbers follow each other.
+    """
+    identity = study or study_of(PAIR, pair.portal_venous.seed)
+    number = plan.pop("series_number", 2)
+    phases = {"arterial": pair.arterial, "portal-venous": pair.portal_venous}
+    return {
+        name: write_series(phantom, out_dir / name, study=identity, series_number=number + later, **plan)
+        for later, (name, phantom) in enumerate(phases.items())
+    }
+
+
 def _series_uid(plan: SeriesPlan, identity: StudyIdentity) -> str:
     """Every choice that changes a byte changes the series: one UID never stands for two contents."""
     choices = [getattr(plan, name) for name in plan.__dataclass_fields__ if name not in ("phantom", "extra")]
@@ -199,7 +231,7 @@ def _shots(plan: SeriesPlan) -> Iterator[tuple[int, Shot]]:
     for volume_number, (b, direction, _) in enumerate(volumes, start=1):
         for slice_number, index in enumerate(indices, start=1):
             place = (slice_number, len(indices), volume_number, len(volumes))
-            yield index, Shot(plan.weighting, b, *place, direction, is_of_traces=not plan.directions)
+            yield index, Shot(plan.weighting, b, *place, direction, not plan.directions, plan.phase)
 
 
 def _descending(item: tuple[int, Shot]) -> tuple[int, int]:
@@ -255,17 +287,22 @@ def _header(
     if plan.weighting == "ct":
         _put_ct(ds, dialect, identity, shot)
     else:
-        _put_mr(ds, dialect, shot)
+        _put_mr(ds, plan, dialect, shot)
     return ds
 
 
 def _put_times(ds: Dataset, identity: StudyIdentity, shot: Shot) -> None:
-    start = datetime.strptime(identity.study_date + "101530", "%Y%m%d%H%M%S")
+    start = _injected(identity) + timedelta(seconds=DELAY_S[shot.phase or "portal-venous"])
     taken = start + timedelta(seconds=4.0 * (shot.volume_number - 1) + 0.1 * shot.slice_number)
     ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = identity.study_date
     ds.SeriesTime = start.strftime("%H%M%S")
     ds.AcquisitionTime = taken.strftime("%H%M%S.%f")
     ds.ContentTime = (taken + timedelta(seconds=20)).strftime("%H%M%S.%f")
+
+
+def _injected(identity: StudyIdentity) -> datetime:
+    portal_venous = datetime.strptime(identity.study_date + PORTAL_VENOUS_AT, "%Y%m%d%H%M%S")
+    return portal_venous - timedelta(seconds=DELAY_S["portal-venous"])
 
 
 def _put_place(ds: Dataset, plan: SeriesPlan, index: int) -> None:
@@ -284,19 +321,23 @@ def _put_place(ds: Dataset, plan: SeriesPlan, index: int) -> None:
         ds.SpacingBetweenSlices = _number(geometry.slice_spacing_mm)
 
 
-def _put_mr(ds: Dataset, dialect: Dialect, shot: Shot) -> None:
-    protocol = DWI if shot.weighting == "dwi" else T2WI
+def _put_mr(ds: Dataset, plan: SeriesPlan, dialect: Dialect, shot: Shot) -> None:
+    protocol = plan.phantom.protocol or (DWI if shot.weighting == "dwi" else T2WI)
+    is_gradient_echo = isinstance(protocol, GradientEcho)
     lines, samples = protocol.matrix
     ds.ManufacturerModelName, ds.SoftwareVersions = dialect.mr_model, list(dialect.mr_software)
-    ds.MagneticFieldStrength, ds.ImagingFrequency, ds.ImagedNucleus = "1.5", "63.86", "1H"
+    ds.MagneticFieldStrength, ds.ImagingFrequency, ds.ImagedNucleus = *FIELD[plan.phantom.family], "1H"
     ds.MRAcquisitionType, ds.AngioFlag = "2D", "N"
     ds.RepetitionTime, ds.EchoTime = _number(protocol.tr_ms), _number(protocol.te_ms)
-    ds.EchoTrainLength = lines if protocol.echo_planar else 16
-    ds.EchoNumbers, ds.NumberOfAverages, ds.FlipAngle = 1, "1", "90"
+    ds.EchoTrainLength = lines if protocol.echo_planar else 1 if is_gradient_echo else 16
+    ds.EchoNumbers, ds.NumberOfAverages = 1, "1"
+    ds.FlipAngle = _number(protocol.flip_deg) if isinstance(protocol, GradientEcho) else "90"
     ds.AcquisitionMatrix, ds.InPlanePhaseEncodingDirection = [samples, 0, 0, lines], "COL"
     ds.PixelBandwidth, ds.PercentSampling, ds.PercentPhaseFieldOfView = "1953.12", "100", "100"
     ds.ReceiveCoilName, ds.VariableFlipAngleFlag = "8CHBODY", "N"
-    dialect.write_mr(ds, shot)
+    (dialect.write_t1 if shot.weighting == "t1" else dialect.write_mr)(ds, shot)
+    if shot.phase is not None:
+        ds.ContrastBolusAgent, ds.ContrastBolusRoute, ds.ContrastBolusVolume = "GADOBUTROL", "IV", "7.5"
 
 
 def _put_ct(ds: Dataset, dialect: Dialect, identity: StudyIdentity, shot: Shot) -> None:
@@ -305,8 +346,7 @@ def _put_ct(ds: Dataset, dialect: Dialect, identity: StudyIdentity, shot: Shot) 
     ds.DataCollectionDiameter, ds.ReconstructionDiameter = "500", _number(ds.PixelSpacing[0] * ds.Columns)
     ds.GantryDetectorTilt, ds.TableHeight, ds.RotationDirection = "0", "140", "CW"
     ds.ContrastBolusVolume = "100"
-    started = datetime.strptime(identity.study_date + "101530", "%Y%m%d%H%M%S") - timedelta(seconds=PORTAL_DELAY_S)
-    ds.ContrastBolusStartTime = started.strftime("%H%M%S.%f")
+    ds.ContrastBolusStartTime = _injected(identity).strftime("%H%M%S.%f")
     assert dialect.write_ct is not None  # checked by SeriesPlan
     dialect.write_ct(ds, shot)
 

@@ -191,12 +191,24 @@ def test_nothing_is_sent_by_hand_to_a_peer_that_may_not_receive(config: Config, 
     [
         (["--condition", "pre-nact-t2wi", "--dialect", "esaote"], "esaote"),
         (["--condition", "ct-portal-venous", "--dialect", "uih"], "uih makes MR only"),
+        (["--condition", "ct-biphasic", "--dialect", "uih"], "uih makes MR only"),
+        (["--condition", "pre-nact-dwi", "--hepatocellular"], "shown on CT only"),
     ],
 )
 def test_a_dialect_that_is_not_there_is_bad_usage(tmp_path: Path, words: list[str], why: str) -> None:
     done = crlm_node("phantom", *words, "--out", tmp_path / "p")
     assert done.returncode == USAGE
     assert why in done.stderr
+
+
+def test_a_biphasic_phantom_is_two_series_with_a_truth_each(tmp_path: Path) -> None:
+    words = ("--condition", "ct-biphasic", "--longest-side", 32, "--dialect", "canon", "--seed", 910202)
+    done = crlm_node("phantom", *words, "--out", tmp_path / "p")
+    assert done.returncode == DONE, done.stderr
+    assert len(list((tmp_path / "p" / "arterial").glob("*.dcm"))) == 42
+    assert len(list((tmp_path / "p" / "portal-venous").glob("*.dcm"))) == 40
+    assert json.loads((tmp_path / "p" / "arterial" / "truth.json").read_text())["motion_mm"] >= 3
+    assert "crlm-node route" in done.stdout
 
 
 def test_a_phantom_does_not_replace_a_file(tmp_path: Path) -> None:
