@@ -19,9 +19,10 @@ from model.card import UNSAVED_SHA256, Card, Companion, TrainingStatement
 from model.engine import Engine, Fed
 from model.networks import build_network
 from model.phantom import GEOMETRIES, Phantom, make_phantom
+from model.phantom_catalogue import PAIR, PhantomPair, draw_pair
 from node.domain import JobState
 from simulator.identity import study_of
-from simulator.modality import write_series
+from simulator.modality import write_pair, write_series
 from simulator.sending import send
 from tests.serving import ServedNode, serving, write_config
 
@@ -65,7 +66,28 @@ TUMOUR: dict[str, Any] = {
         "minimum_lesion_voxels": 40,
     },
 }
+GUIDED: dict[str, Any] = {
+    "name": "tiny-guided",
+    "system": "b",
+    "network": {"id": "cmg", "kwargs": {"width": 0.0625}},
+    "conditions": ["ct-biphasic"],
+    "inputs": [
+        {"kind": "planar", "size": 64, "role": phase, **CT, "phase": phase} for phase in ("portal-venous", "arterial")
+    ],
+    "output": {"minimum_lesion_voxels": 40},
+}
 ROUTES: list[dict[str, Any]] = [
+    {
+        "condition": "ct-biphasic",
+        "title": "Two phases of CT by cross-modal guidance",
+        "time_point": "any",
+        "needs": {
+            phase: {"modality": "CT", "weighting": "ct", "contrast_phase": phase}
+            for phase in ("portal-venous", "arterial")
+        },
+        "bundle": "tiny-guided",
+        "patience_s": 3,
+    },
     {
         "condition": "pre-nact-t2wi",
         "title": "T2WI by the unified network",
@@ -119,19 +141,26 @@ def phantoms() -> dict[str, Phantom]:
 
 
 @pytest.fixture(scope="module")
-def bundles(phantoms: Mapping[str, Phantom], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair() -> PhantomPair:
+    return draw_pair(SEED, geometry=GEOMETRIES["ct-portal-venous"].resampled(SIDE, SIDE), lesion_count=2)
+
+
+@pytest.fixture(scope="module")
+def bundles(phantoms: Mapping[str, Phantom], pair: PhantomPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     mr, ct = (Fed(phantoms[name].image, *kind) for name, kind in (("pre-nact-t2wi", ("t2",)), ("ct-portal-venous", ())))
     crafted(folder, UNIFIED, {"image": mr}, 0.004)
     liver = crafted(folder, LIVER, {"image": ct}, 0.2)
     companion = Companion(bundle=liver.card.name, sha256=liver.sha256)
     crafted(folder, {**TUMOUR, "companions": {"liver": companion}}, {"image": ct}, 0.02)
+    phases = {"portal-venous": pair.portal_venous, "arterial": pair.arterial}
+    crafted(folder, GUIDED, {name: Fed(phase.image, "ct", name) for name, phase in phases.items()}, 0.004)
     return folder
 
 
 @pytest.fixture(scope="module")
 def walked(
-    phantoms: Mapping[str, Phantom], bundles: Path, tmp_path_factory: pytest.TempPathFactory
+    phantoms: Mapping[str, Phantom], pair: PhantomPair, bundles: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedNode]:
     """A node with a route for each system that was sent one study for each, and has delivered."""
     folder = tmp_path_factory.mktemp("walk")
@@ -147,11 +176,14 @@ def walked(
         for condition, phantom in phantoms.items():
             files = write_series(phantom, folder / condition, study=study_of(condition, SEED))
             send(files, "127.0.0.1", node.port, "CRLM-PRE", "STORESCU")
+        written = write_pair(pair, folder / PAIR, study=study_of(PAIR, SEED))
+        send([path for files in written.values() for path in files], "127.0.0.1", node.port, "CRLM-PRE", "STORESCU")
         yield node
 
 
 @pytest.mark.parametrize(
-    ("condition", "bundle"), [("pre-nact-t2wi", "tiny-unified"), ("ct-portal-venous", "tiny-tumour")]
+    ("condition", "bundle"),
+    [("pre-nact-t2wi", "tiny-unified"), ("ct-portal-venous", "tiny-tumour"), (PAIR, "tiny-guided")],
 )
 def test_a_study_whose_route_names_the_systems_bundle_ends_as_segmentation_and_report(
     walked: ServedNode, condition: str, bundle: str
@@ -161,3 +193,15 @@ def test_a_study_whose_route_names_the_systems_bundle_ends_as_segmentation_and_r
     objects = {item.kind: dcmread(item.path) for item in walked.objects(job.job_id)}
     assert set(objects) == {"seg", "sr"}
     assert len(objects["seg"].SegmentSequence) == job.summary["lesion_count"] > 0
+
+
+def test_the_report_of_two_phases_names_the_images_of_both_and_the_segmentation_those_of_one(
+    walked: ServedNode,
+) -> None:
+    (job,) = walked.wait_for_job(study_of(PAIR, SEED).study_instance_uid, ENDED, deadline_s=120)
+    objects = {item.kind: dcmread(item.path) for item in walked.objects(job.job_id)}
+    read = {role: given.series_uid for role, given in job.order.inputs.items()}
+    (evidence,) = objects["sr"].CurrentRequestedProcedureEvidenceSequence
+    named = {series.SeriesInstanceUID for series in evidence.ReferencedSeriesSequence}
+    assert named == {*read.values(), objects["seg"].SeriesInstanceUID}
+    assert [item.SeriesInstanceUID for item in objects["seg"].ReferencedSeriesSequence] == [read["portal-venous"]]
