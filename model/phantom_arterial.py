@@ -55,7 +55,7 @@ from model.phantom_tissues import CYST, HAEMANGIOMA, TISSUES, Properties, Range,
 CT_ARTERIAL = "ct-arterial"
 CT_PORTAL_VENOUS = "ct-portal-venous"
 GEOMETRY = replace(GEOMETRIES[CT_PORTAL_VENOUS], slices=42, centre_mm=(0.0, 0.0, -9.7))
-"""A stack of its own: its slices lie 0.8 mm from those of the portal-venous one at the nearest, and it covers more."""
+"""A stack of its own: its slices lie 1.7 mm beside those of the portal-venous one, and it covers more."""
 
 ARTERIAL_HU: dict[int, tuple[float, str]] = {
     Tissue.HEART: (225, "blood and muscle together, assumed below the aorta"),

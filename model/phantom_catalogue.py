@@ -91,7 +91,12 @@ def draw_pair(
 
 
 def usual_geometry(condition: str, seed: int, family: int = 1) -> Geometry:
-    """The geometry that a phantom has where none is asked for. Raises ValueError for an unknown condition."""
+    """The geometry that a phantom has where none is asked for; of the pair that of its portal-venous phase.
+
+    Raises ValueError for an unknown condition.
+    """
+    if condition == PAIR:
+        condition = CT_PORTAL_VENOUS
     if condition not in ALL_CONDITIONS:
         raise ValueError(f"unknown condition {condition!r}; the phantoms know {', '.join(ALL_CONDITIONS)}")
     if family == 2:

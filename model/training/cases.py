@@ -21,7 +21,8 @@ from torch import Tensor
 
 from model import phantom as phantom_module
 from model.card import PlanarInput
-from model.phantom import GEOMETRIES, NETWORK_B_VALUE, Geometry, make_phantom
+from model.phantom import NETWORK_B_VALUE, Geometry, make_phantom
+from model.phantom_catalogue import usual_geometry
 from model.preprocess import intake
 
 LAST_TRAINING_SEED = 99_999
@@ -107,9 +108,11 @@ def draw_case(condition: str, seed: int, spec: PlanarInput, folder: Path) -> Non
 def training_geometry(condition: str, seed: int) -> Geometry:
     """The condition's geometry for even seeds; for odd ones another field of view, position and a slight tilt.
 
+    Of a pair of phases it is that of the portal-venous one.
+
     CT is drawn on a 256² matrix, whose noise is that of 512² after averaging, in a quarter of the time.
     """
-    usual = GEOMETRIES[condition]
+    usual = usual_geometry(condition, seed)
     if condition.startswith("ct"):
         usual = usual.resampled(_CT_MATRIX, _CT_MATRIX)
     if seed % 2 == 0:
